@@ -1,0 +1,175 @@
+//! One long-lived node for a terminal or a script.
+//!
+//! ```text
+//! cargo run --example agent -- --name a --bind 127.0.0.1:7946
+//! cargo run --example agent -- --name b --bind 127.0.0.1:7947 --join 127.0.0.1:7946
+//! ```
+//!
+//! It reads commands from standard input, one a line and one after another (`help` lists them), and
+//! writes what happens and what it answers to standard output: aligned text, or with `--json` one
+//! object a line. Logs go to standard error; `RUST_LOG` says which (default `warn`). The end of the
+//! input leaves it running.
+//!
+//! It ends by `quit`, SIGINT or SIGTERM, after saying farewell to the cluster; a signal meanwhile
+//! ends it at once. It ends as well when nobody reads its output any more. Exit status: 0 after a
+//! farewell, 1 if it could not start or was ended at once, 2 for flags that cannot be used.
+//!
+//! What it shows of the library: a node over UDP and TCP, all events in order by a subscription,
+//! messages by a queue that holds senders back while the output is slow, and an orderly end.
+
+#[path = "agent/args.rs"]
+mod args;
+#[path = "agent/command.rs"]
+mod command;
+#[path = "agent/input.rs"]
+mod input;
+#[path = "agent/node.rs"]
+mod node;
+#[path = "agent/output.rs"]
+mod output;
+#[path = "agent/report.rs"]
+mod report;
+#[path = "agent/signals.rs"]
+mod signals;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use memberlist::net::NetTransport;
+use memberlist::{Builder, Memberlist};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::Args;
+use crate::node::{Agent, Stop, report_events, report_messages};
+use crate::output::{Output, Writer};
+use crate::report::Report;
+use crate::signals::Signals;
+
+/// The exit status of a start that failed, and of an end without a farewell.
+const FAILED: u8 = 1;
+/// How long the last lines may take to be written, in case nobody reads them.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = match Args::read() {
+        Ok(args) => args,
+        Err(refusal) => return refusal.tell(),
+    };
+    start_logging();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let status = match runtime.block_on(run(args)) {
+        Ok(status) => status,
+        Err(error) => fail(&error),
+    };
+    // A host name may still be being looked up, on a thread that cannot be stopped.
+    runtime.shutdown_background();
+    status
+}
+
+async fn run(args: Args) -> Result<ExitCode, String> {
+    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
+    let transport = NetTransport::bind(args.net_config()).map_err(|error| error.to_string())?;
+    let bound = transport.local_addrs().first().copied();
+    let (builder, messages) = Builder::new(args.config()).messages();
+    let node = builder.start(transport).await.map_err(|error| error.to_string())?;
+
+    let (output, writer) = Output::start(args.json);
+    output.tell(ready(&args, &node, bound)).await;
+    let reporters = [
+        tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
+        tokio::spawn(report_messages(messages, output.clone())),
+    ];
+
+    let mut agent = Agent::new(node.clone(), output.clone());
+    let mut lines = input::start();
+    let stop = agent.serve(&args.join, &mut lines, &mut signals).await;
+    let status = end(agent, stop, &mut signals, &output, reporters).await;
+    Ok(finish(output, writer).await.unwrap_or(status))
+}
+
+fn ready(
+    args: &Args,
+    node: &Memberlist<NetTransport>,
+    bound: Option<std::net::SocketAddr>,
+) -> Report {
+    Report::Ready {
+        name: node.name().to_owned(),
+        addr: bound.unwrap_or(args.bind),
+        advertise: node.addr(),
+        meta: args.meta.clone(),
+    }
+}
+
+/// Says farewell and closes the node. From here on lines that find no room are left out: an output
+/// that is stuck must not hold up the end.
+async fn end(
+    mut agent: Agent,
+    stop: Stop,
+    signals: &mut Signals,
+    output: &Output,
+    reporters: [JoinHandle<()>; 2],
+) -> ExitCode {
+    let name = agent.name().to_owned();
+    if let Stop::Signal(signal) = stop {
+        output.try_tell(Report::Leaving { name: name.clone(), signal });
+    }
+    tokio::select! {
+        biased;
+        // At once: no farewell, and nothing is closed but by the end of the process.
+        _ = signals.next() => {
+            reporters.iter().for_each(JoinHandle::abort);
+            return ExitCode::from(FAILED);
+        }
+        told = agent.say_farewell() => {
+            if let Err(error) = told {
+                output.try_tell(Report::error(None, error));
+            }
+        }
+    }
+    agent.shutdown().await;
+    // The reporters end with the node, after the last event.
+    for mut reporter in reporters {
+        if timeout(LAST_LINES, &mut reporter).await.is_err() {
+            reporter.abort();
+        }
+    }
+    output.try_tell(Report::Stopped { name });
+    ExitCode::SUCCESS
+}
+
+/// Waits for the last lines; gives a status only if the output failed.
+async fn finish(output: Output, writer: Writer) -> Option<ExitCode> {
+    drop(output);
+    match timeout(LAST_LINES, writer.finished()).await {
+        Ok(Err(error)) => Some(fail(&format!("could not write the output: {error}"))),
+        _ => None,
+    }
+}
+
+/// One line for somebody who starts the agent and sees it end.
+fn fail(text: &str) -> ExitCode {
+    // There is nobody to tell if this fails too.
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+    ExitCode::from(FAILED)
+}
+
+fn start_logging() {
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // Its way to tell of a closed standard error is to panic.
+        .log_internal_errors(false)
+        .init();
+}

@@ -1,0 +1,116 @@
+//! The commands on standard input.
+
+/// What a line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Members,
+    Broadcast(String),
+    Send { name: String, text: String },
+    Ping(String),
+    Meta(String),
+    Join(Vec<String>),
+    Health,
+    Leave,
+    Help,
+    Quit,
+}
+
+/// A line that is no command.
+#[derive(Debug)]
+pub(crate) struct BadCommand {
+    /// Its first word, if that is a command.
+    pub(crate) command: Option<&'static str>,
+    pub(crate) text: String,
+}
+
+/// Every command with what it does, in the order of the help.
+pub(crate) const HELP: [(&str, &str); 10] = [
+    ("members", "show who is here, and who was"),
+    ("join ADDR...", "join a cluster through any of these members"),
+    ("broadcast TEXT", "send to every member, best effort"),
+    ("send NAME TEXT", "send to one member, reliably"),
+    ("ping NAME", "measure the round trip to a member"),
+    ("meta TEXT", "change this node's meta, and tell everybody"),
+    ("health", "show the health score and what was counted"),
+    ("leave", "say farewell, and go on running; join again to return"),
+    ("help", "show this"),
+    ("quit", "say farewell, and end"),
+];
+
+/// The most of an unknown word that an error repeats.
+const ECHO_CHARS: usize = 32;
+
+/// Reads a line; `None` if it is blank.
+pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
+    let (word, rest) = split_word(line);
+    if word.is_empty() {
+        return Ok(None);
+    }
+    let Some(command) =
+        HELP.iter().map(|(usage, _)| split_word(usage).0).find(|command| *command == word)
+    else {
+        let mut echo: String = word.chars().take(ECHO_CHARS).collect();
+        if echo.len() < word.len() {
+            echo.push('…');
+        }
+        let text = format!("unknown command {echo:?}; \"help\" lists the commands");
+        return Err(BadCommand { command: None, text });
+    };
+    // TEXT is taken as it stands, spaces inside and at its end included.
+    let text = || required(command, rest, "TEXT").map(str::to_owned);
+    Ok(Some(match command {
+        "broadcast" => Command::Broadcast(text()?),
+        "meta" => Command::Meta(text()?),
+        "send" => {
+            let (name, text) = split_word(rest);
+            Command::Send {
+                name: required(command, name, "NAME and TEXT")?.to_owned(),
+                text: required(command, text, "TEXT after NAME")?.to_owned(),
+            }
+        }
+        "ping" => {
+            let (name, more) = split_word(required(command, rest, "NAME")?);
+            nothing(command, more)?;
+            Command::Ping(name.to_owned())
+        }
+        "join" => {
+            let seeds = required(command, rest, "at least one ADDR")?;
+            Command::Join(seeds.split_whitespace().map(str::to_owned).collect())
+        }
+        _ => {
+            nothing(command, rest)?;
+            match command {
+                "members" => Command::Members,
+                "health" => Command::Health,
+                "leave" => Command::Leave,
+                "quit" => Command::Quit,
+                _ => Command::Help,
+            }
+        }
+    }))
+}
+
+/// The first word, and what stands behind the space after it.
+fn split_word(line: &str) -> (&str, &str) {
+    let line = line.trim_start();
+    let end = line.find(char::is_whitespace).unwrap_or(line.len());
+    let (word, rest) = line.split_at(end);
+    (word, rest.trim_start())
+}
+
+fn required<'a>(command: &'static str, rest: &'a str, what: &str) -> Result<&'a str, BadCommand> {
+    match rest.is_empty() {
+        false => Ok(rest),
+        true => Err(BadCommand { command: Some(command), text: format!("{command} needs {what}") }),
+    }
+}
+
+fn nothing(command: &'static str, rest: &str) -> Result<(), BadCommand> {
+    match rest.is_empty() {
+        true => Ok(()),
+        false => Err(BadCommand {
+            command: Some(command),
+            text: format!("{command}: there is too much behind it"),
+        }),
+    }
+}

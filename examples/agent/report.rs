@@ -1,0 +1,377 @@
+//! What the agent says, as text or as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::net::SocketAddr;
+
+use memberlist::{Member, Stats, UserMessage, net::NetStats};
+use memberlist::{NodeState, protocol::DropReason};
+use serde::Serialize;
+
+use crate::command::HELP;
+
+/// One event or answer. As JSON the variant's name is in `event`, the fields beside it.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Report {
+    // ---- the agent itself
+    /// It listens. `addr` is where, `advertise` is what others are told.
+    Ready {
+        name: String,
+        addr: SocketAddr,
+        advertise: SocketAddr,
+        meta: String,
+    },
+    /// A signal came; it says farewell.
+    Leaving {
+        name: String,
+        signal: &'static str,
+    },
+    /// It ends. The last line.
+    Stopped {
+        name: String,
+    },
+    /// Something was asked for and did not happen.
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        command: Option<&'static str>,
+        error: String,
+    },
+
+    // ---- what happens
+    /// A member is new, or back.
+    Join(MemberReport),
+    /// A member said farewell.
+    Leave(MemberReport),
+    /// A member was declared dead; `reason` tells how it came to that.
+    Dead(MemberReport),
+    /// A member does not answer.
+    Suspect(MemberReport),
+    /// A suspected member is alive after all.
+    Alive(MemberReport),
+    /// A member has other meta.
+    Update(MemberReport),
+    /// A gone member is not remembered any more.
+    Forgotten {
+        name: String,
+    },
+    /// Another node, at `other`, claims the name of the member at `addr`.
+    Conflict {
+        name: String,
+        addr: SocketAddr,
+        other: SocketAddr,
+    },
+    /// This node contradicted news about itself.
+    Refuted {
+        accusation: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        incarnation: u32,
+    },
+    /// The health score changed.
+    Awareness {
+        score: u32,
+    },
+    /// Events were missed, because the output was slow; this is how things are now.
+    Snapshot {
+        missed: u64,
+        members: Vec<MemberReport>,
+    },
+    /// A message from another node. Broadcasts come in packets and are not `reliable`; their `addr`
+    /// is that of the last hop, their `name` that of the node they began at.
+    Message {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        addr: SocketAddr,
+        reliable: bool,
+        bytes: usize,
+        text: String,
+    },
+
+    // ---- answers
+    /// Who is here (alive or suspect), and who was (dead or left).
+    Members {
+        members: Vec<MemberReport>,
+        gone: Vec<MemberReport>,
+    },
+    /// A cluster was joined through these seeds; `members` counts who is here now.
+    Joined {
+        seeds: Vec<String>,
+        members: usize,
+    },
+    /// The broadcast is queued.
+    Broadcast {
+        bytes: usize,
+    },
+    /// The member has the message.
+    Sent {
+        name: String,
+        bytes: usize,
+    },
+    /// The member answered.
+    Pong {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        addr: Option<SocketAddr>,
+        rtt_ms: f64,
+    },
+    /// The own meta was changed, and the others were told.
+    Meta {
+        name: String,
+        meta: String,
+    },
+    Health(Health),
+    /// The farewell was said; the agent goes on running.
+    Left {
+        name: String,
+    },
+    Help {
+        commands: BTreeMap<&'static str, &'static str>,
+    },
+}
+
+/// A member as this node sees it.
+#[derive(Serialize)]
+pub(crate) struct MemberReport {
+    name: String,
+    addr: SocketAddr,
+    state: String,
+    meta: String,
+    incarnation: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// How this node is doing. Counts of zero are left out.
+#[derive(Serialize)]
+pub(crate) struct Health {
+    pub(crate) name: String,
+    /// 0 is healthy.
+    pub(crate) score: u32,
+    /// How many members are alive or suspect, this node included.
+    pub(crate) members: usize,
+    counts: BTreeMap<&'static str, u64>,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+impl From<&Member> for MemberReport {
+    fn from(member: &Member) -> Self {
+        let dead = member.state == NodeState::Dead;
+        let death = member.death.as_ref().filter(|_| dead);
+        Self {
+            name: member.id().to_string(),
+            addr: member.addr(),
+            state: member.state.to_string(),
+            meta: lossy(&member.node.meta),
+            incarnation: member.incarnation,
+            reason: death.map(ToString::to_string),
+        }
+    }
+}
+
+impl From<UserMessage> for Report {
+    fn from(message: UserMessage) -> Self {
+        Self::Message {
+            name: message.origin.map(|id| id.to_string()),
+            addr: message.from,
+            reliable: message.reliable,
+            bytes: message.payload.len(),
+            text: lossy(&message.payload),
+        }
+    }
+}
+
+impl Health {
+    pub(crate) fn new(
+        (name, score, members): (String, u32, usize),
+        stats: &Stats,
+        net: &NetStats,
+        own_drops: [(&'static str, u64); 2],
+    ) -> Self {
+        let counts = [
+            ("packets_received", stats.packets_received),
+            ("packets_sent", stats.packets_sent),
+            ("probes", stats.probes),
+            ("probes_failed", stats.probes_failed),
+            ("suspicions", stats.suspicions),
+            ("suspicions_refuted", stats.suspicions_refuted),
+            ("suspicions_expired", stats.suspicions_expired),
+            ("refutations", stats.refutations),
+            ("push_pulls", stats.push_pulls),
+            ("push_pulls_failed", stats.push_pulls_failed),
+            ("reconnects", stats.reconnects),
+            ("send_errors", stats.send_errors),
+            ("streams_open_errors", net.streams_open_errors),
+            ("streams_timed_out", net.streams_timed_out),
+        ];
+        let protocol = DropReason::ALL.map(|reason| (reason.as_str(), stats.drops(reason)));
+        let transport = [
+            ("packets_dropped_busy", net.packets_dropped_busy),
+            ("packets_dropped_too_large", net.packets_dropped_too_large),
+            ("packets_dropped_empty", net.packets_dropped_empty),
+            ("streams_dropped_over_limit", net.streams_dropped_over_limit),
+        ];
+        let drops = protocol.into_iter().chain(transport).chain(own_drops);
+        let nonzero = |(_, count): &(&'static str, u64)| *count > 0;
+        Self {
+            name,
+            score,
+            members,
+            counts: counts.into_iter().filter(nonzero).collect(),
+            drops: drops.filter(nonzero).collect(),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn error(command: Option<&'static str>, error: impl Display) -> Self {
+        Self::Error { command, error: error.to_string() }
+    }
+
+    pub(crate) fn help() -> Self {
+        Self::Help { commands: HELP.into_iter().collect() }
+    }
+
+    /// Without a line end. Text may be of several lines, JSON never is.
+    pub(crate) fn render(&self, json: bool) -> String {
+        match json {
+            // Plain maps with texts as keys: there is nothing that JSON cannot hold.
+            true => serde_json::to_string(self).unwrap_or_default(),
+            false => self.text(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Ready { name, addr, advertise, meta } => {
+                let mut rest = addr.to_string();
+                if addr != advertise {
+                    rest.push_str(&format!(", advertised as {advertise}"));
+                }
+                line("ready", name, &with_meta(rest, meta))
+            }
+            Self::Leaving { name, signal } => {
+                line("leaving", name, &format!("by {signal}; once more to end at once"))
+            }
+            Self::Stopped { name } => line("stopped", name, ""),
+            Self::Error { error, .. } => line("error", "", error),
+
+            Self::Join(member) => member.text("join"),
+            Self::Leave(member) => member.text("leave"),
+            Self::Dead(member) => member.text("dead"),
+            Self::Suspect(member) => member.text("suspect"),
+            Self::Alive(member) => member.text("alive"),
+            Self::Update(member) => member.text("update"),
+            Self::Forgotten { name } => line("forgotten", name, ""),
+            Self::Conflict { name, addr, other } => {
+                let claim = format!("{addr} has this name, {other} claims it too");
+                line("conflict", name, &claim)
+            }
+            Self::Refuted { accusation, by, .. } => {
+                let by = by.as_deref().unwrap_or("somebody");
+                line("refuted", by, &format!("said that this node is {accusation}"))
+            }
+            Self::Awareness { score } => line("awareness", "", &format!("health score {score}")),
+            Self::Snapshot { missed, members } => {
+                let title = format!("{missed} events were missed; this is how things are now");
+                table(line("snapshot", "", &title), members, &[])
+            }
+            Self::Message { name, addr, reliable, text, .. } => {
+                let how = if *reliable { "reliable" } else { "packet" };
+                let name = name.as_deref().unwrap_or_default();
+                line("message", name, &format!("{addr:<21}  {how:<8}  {text}"))
+            }
+
+            Self::Members { members, gone } => {
+                let title = format!("{} here, {} gone", members.len(), gone.len());
+                table(line("members", "", &title), members, gone)
+            }
+            Self::Joined { seeds, members } => {
+                let rest = format!("{members} members here, through {}", seeds.join(", "));
+                line("joined", "", &rest)
+            }
+            Self::Broadcast { bytes } => line("broadcast", "", &format!("{bytes} bytes")),
+            Self::Sent { name, bytes } => line("sent", name, &format!("{bytes} bytes")),
+            Self::Pong { name, addr, rtt_ms } => {
+                let addr = addr.map(|addr| addr.to_string()).unwrap_or_default();
+                line("pong", name, &format!("{addr:<21}  {rtt_ms:.3} ms"))
+            }
+            Self::Meta { name, meta } => line("meta", name, meta),
+            Self::Health(health) => health.text(),
+            Self::Left { name } => line("left", name, "still running; \"join ADDR\" to return"),
+            Self::Help { .. } => {
+                let lines = HELP.map(|(command, what)| line("help", command, what));
+                lines.join("\n")
+            }
+        }
+    }
+}
+
+impl MemberReport {
+    fn text(&self, word: &str) -> String {
+        let mut rest = with_meta(format!("{:<21}", self.addr), &self.meta);
+        if let Some(reason) = &self.reason {
+            rest.push_str(&format!("  {reason}"));
+        }
+        line(word, &self.name, &rest)
+    }
+}
+
+impl Health {
+    fn text(&self) -> String {
+        let title = format!("score {}, {} members here", self.score, self.members);
+        let mut text = line("health", &self.name, &title);
+        for (word, counts) in [("counted", &self.counts), ("dropped", &self.drops)] {
+            for (what, count) in counts {
+                let _ = write!(text, "\n{}", line(word, "", &format!("{count:>8} {what}")));
+            }
+        }
+        text
+    }
+}
+
+/// What all lines look like: event, name, the rest.
+fn line(word: &str, name: &str, rest: &str) -> String {
+    let (name, rest) = (clean(name), clean(rest));
+    format!("{word:<9} {name:<16} {rest}").trim_end().to_owned()
+}
+
+fn table(title: String, members: &[MemberReport], gone: &[MemberReport]) -> String {
+    let all = || members.iter().chain(gone);
+    let width = |of: fn(&MemberReport) -> usize| all().map(of).max().unwrap_or(0);
+    let names = width(|member| clean(&member.name).chars().count());
+    let addrs = width(|member| member.addr.to_string().len());
+    let mut text = title;
+    for member in all() {
+        let name = clean(&member.name);
+        let addr = member.addr.to_string();
+        let meta = clean(&member.meta);
+        let row = format!("  {name:<names$}  {addr:<addrs$}  {:<7}  {meta}", member.state);
+        text.push('\n');
+        text.push_str(row.trim_end());
+    }
+    text
+}
+
+fn with_meta(mut text: String, meta: &str) -> String {
+    if !meta.is_empty() {
+        text.push_str(&format!("  meta {meta:?}"));
+    }
+    text
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The same without control characters: what peers say must not steer the terminal.
+pub(crate) fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => clean.extend(c.escape_default()),
+            false => clean.push(c),
+        }
+    }
+    clean
+}

@@ -1,0 +1,172 @@
+//! The nodes of the demo, and what they report.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use memberlist::net::NetTransport;
+use memberlist::{Builder, Config, Delegate, Event, Memberlist, NodeState, UserMessage};
+use tokio::sync::Notify;
+
+use crate::{Flags, Preset};
+
+pub(crate) type Node = Memberlist<NetTransport>;
+
+/// A node, running or not.
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) addr: SocketAddr,
+    pub(crate) node: Option<Node>,
+}
+
+/// All nodes, and what they have reported so far.
+pub(crate) struct Cluster {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) watch: Arc<Watch>,
+    preset: Preset,
+}
+
+/// What the delegates of all nodes write down.
+#[derive(Default)]
+pub(crate) struct Watch {
+    seen: Mutex<Seen>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Which nodes got the broadcast.
+    pub(crate) messages: HashSet<String>,
+    /// Who is not running, so that its death is right.
+    pub(crate) down: HashSet<String>,
+    /// When the node that is down was first suspected and first declared dead.
+    pub(crate) suspected_at: Option<Instant>,
+    pub(crate) dead_at: Option<Instant>,
+    /// Who was declared dead while it was well, by whom.
+    pub(crate) false_deaths: Vec<(String, String)>,
+}
+
+impl Watch {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `holds`, asking again when something was reported, and at least now and then.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        bound: Duration,
+        mut holds: impl FnMut() -> bool,
+    ) -> Result<(), Box<dyn Error>> {
+        let deadline = Instant::now() + bound;
+        while !holds() {
+            if Instant::now() >= deadline {
+                return Err(format!("{what}: not within {bound:?}").into());
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(10), self.changed.notified()).await;
+        }
+        Ok(())
+    }
+}
+
+/// Reports what one node sees.
+struct Reporter {
+    name: String,
+    watch: Arc<Watch>,
+}
+
+impl Delegate for Reporter {
+    fn notify_message(&self, _: UserMessage) {
+        self.watch.seen().messages.insert(self.name.clone());
+        self.watch.changed.notify_one();
+    }
+
+    fn notify_event(&self, event: &Event) {
+        let mut seen = self.watch.seen();
+        match event {
+            Event::Suspected(member) if seen.down.contains(member.id().as_str()) => {
+                seen.suspected_at.get_or_insert_with(Instant::now);
+            }
+            Event::Left(member) if member.state == NodeState::Dead => {
+                if seen.down.contains(member.id().as_str()) {
+                    seen.dead_at.get_or_insert_with(Instant::now);
+                } else {
+                    seen.false_deaths.push((member.id().to_string(), self.name.clone()));
+                }
+            }
+            _ => {}
+        }
+        drop(seen);
+        self.watch.changed.notify_one();
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn start(flags: &Flags) -> Result<Self, Box<dyn Error>> {
+        let mut cluster =
+            Self { slots: Vec::new(), watch: Arc::new(Watch::default()), preset: flags.preset };
+        for i in 0..flags.nodes {
+            let name = format!("node-{i}");
+            let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+            let node = cluster.start_node(&name, any_port).await?;
+            cluster.slots.push(Slot { name, addr: node.addr(), node: Some(node) });
+        }
+        Ok(cluster)
+    }
+
+    async fn start_node(&self, name: &str, addr: SocketAddr) -> Result<Node, Box<dyn Error>> {
+        let config = match self.preset {
+            Preset::Local => Config::local(name),
+            Preset::Lan => Config::lan(name),
+            Preset::Wan => Config::wan(name),
+        };
+        let reporter = Reporter { name: name.to_owned(), watch: Arc::clone(&self.watch) };
+        let transport = NetTransport::bind_addr(addr)?;
+        Ok(Builder::new(config.with_meta("demo")).delegate(reporter).start(transport).await?)
+    }
+
+    /// Ends a node without a farewell.
+    pub(crate) async fn kill(&mut self, at: usize) {
+        let name = self.slots[at].name.clone();
+        self.watch.seen().down.insert(name);
+        if let Some(node) = self.slots[at].node.take() {
+            node.shutdown().await;
+        }
+    }
+
+    /// Starts a node again under its name and address.
+    pub(crate) async fn restart(&mut self, at: usize) -> Result<(), Box<dyn Error>> {
+        let (name, addr) = (self.slots[at].name.clone(), self.slots[at].addr);
+        let node = self.start_node(&name, addr).await?;
+        self.watch.seen().down.remove(&name);
+        node.join([self.seed_addr()]).await?;
+        self.slots[at].node = Some(node);
+        Ok(())
+    }
+
+    pub(crate) fn seed_addr(&self) -> String {
+        self.slots[0].addr.to_string()
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Node> {
+        self.slots.iter().filter_map(|slot| slot.node.as_ref())
+    }
+
+    pub(crate) fn node(&self, at: usize) -> Result<&Node, Box<dyn Error>> {
+        self.slots[at].node.as_ref().ok_or_else(|| "that node is not running".into())
+    }
+
+    /// Whether every running node sees this one in this state.
+    pub(crate) fn all_see(&self, name: &str, state: NodeState) -> bool {
+        self.running().all(|node| node.member(name).is_some_and(|member| member.state == state))
+    }
+
+    /// Whether every running node sees every running node alive, and nobody else.
+    pub(crate) fn agrees(&self) -> bool {
+        let running = self.running().count();
+        self.running().all(|node| node.member_count() == running)
+            && self.running().all(|node| node.alive_members().len() == running)
+    }
+}

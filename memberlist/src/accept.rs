@@ -1,0 +1,193 @@
+//! Streams that peers open.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, StreamItem};
+use memberlist_protocol::{ExchangeError, Peer};
+use memberlist_transport::{RecvError, Transport};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::command::Command;
+use crate::delegate::UserMessage;
+use crate::messages::Delivery;
+use crate::shared::{Shared, peer_of};
+use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt};
+
+/// What a task that serves one stream needs.
+struct Server {
+    context: StreamContext,
+    commands: mpsc::WeakSender<Command>,
+    messages: mpsc::Sender<Delivery>,
+}
+
+/// Accepts streams until the transport is closed. Dropping the future ends every stream that is
+/// being served.
+pub(crate) async fn accept_streams<T: Transport>(
+    transport: Arc<T>,
+    context: StreamContext,
+    commands: mpsc::WeakSender<Command>,
+    messages: mpsc::Sender<Delivery>,
+    max_streams: usize,
+    shared: Arc<Shared>,
+) {
+    let server = Arc::new(Server { context, commands, messages });
+    let mut serving = JoinSet::new();
+    loop {
+        let accepted = transport.accept_stream().await;
+        while serving.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, source)) if serving.len() < max_streams => {
+                serving.spawn(serve(stream, peer_of(&source), Arc::clone(&server)));
+            }
+            Ok((_, source)) => {
+                shared.streams_refused.fetch_add(1, Ordering::Relaxed);
+                debug!(from = %source.addr, "stream closed at once: {max_streams} are being served");
+            }
+            Err(RecvError::Closed) => return,
+            Err(error) => {
+                // The transport backs off by itself; yielding keeps one that does not from
+                // starving the others.
+                warn!(%error, "could not accept a stream");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, peer: Peer, server: Arc<Server>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut channel = Channel::new(stream, server.context.clone());
+    let outcome = match channel.receive().await {
+        Ok(item) => server.answer(&mut channel, &peer, item).await,
+        Err(StreamFault::Eof) => return,
+        Err(StreamFault::Content(error)) => {
+            // Tell a peer that speaks the same format what is wrong with it, as Go does.
+            let refusal = MessageFrames::error(server.context.format, &error.to_string());
+            let told = channel.send(refusal).await;
+            told.and(Err(error.into()))
+        }
+        Err(fault) => Err(fault),
+    };
+    match outcome {
+        Ok(()) => drop(channel.finish().await),
+        Err(fault) => debug!(%peer, %fault, "stream ended early"),
+    }
+}
+
+impl Server {
+    async fn answer<S>(
+        &self,
+        channel: &mut Channel<S>,
+        peer: &Peer,
+        item: StreamItem,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let format = self.context.format;
+        match item {
+            StreamItem::Ping { sequence, node, source } => {
+                let (peer, source) = (peer.clone(), source.map(|(name, _)| name));
+                let command = |reply| Command::StreamPing { peer, node, source, reply };
+                match self.ask(command).await {
+                    Some(true) => channel.send(ack(format, sequence, &[])).await,
+                    _ => Ok(()),
+                }
+            }
+            StreamItem::PushPull(state) => self.push_pull(channel, peer, state).await,
+            StreamItem::User(payload) => {
+                let message =
+                    UserMessage { payload, from: peer.addr, origin: None, reliable: true };
+                self.deliver(channel, message).await
+            }
+            StreamItem::Request { topic, .. } => {
+                let text = format!("this node has no answers on topic {topic}");
+                channel.send(MessageFrames::error(format, &text)).await
+            }
+            _ => {
+                let text = "this message has no place at the beginning of a stream";
+                channel.send(MessageFrames::error(format, text)).await
+            }
+        }
+    }
+
+    /// Answers with the own state as it is before the merge, then merges.
+    async fn push_pull<S>(
+        &self,
+        channel: &mut Channel<S>,
+        peer: &Peer,
+        state: RemoteState,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Some(other) = state.to.as_ref().filter(|to| **to != self.context.own) {
+            let text = format!("this is {}, not {other}", self.context.own);
+            return channel.send(MessageFrames::error(self.context.format, &text)).await;
+        }
+        let command = |reply| Command::ServePushPull { peer: peer.clone(), state, reply };
+        let (records, state) = match self.ask(command).await {
+            Some(Ok(served)) => served,
+            Some(Err(refusal)) => {
+                let text = text_for_the_refused(&refusal);
+                return channel.send(MessageFrames::error(self.context.format, &text)).await;
+            }
+            None => return Ok(()),
+        };
+        let answer = own_state(&self.context, state.from.clone(), state.join, records);
+        let sent = channel.send(answer).await;
+        let state = sent.is_ok().then_some(state);
+        if let Some(commands) = self.commands.upgrade() {
+            // If the node is down, nobody counts what is being served any more.
+            let _ = commands.send(Command::FinishPushPull { peer: peer.clone(), state }).await;
+        }
+        sent
+    }
+
+    /// Hands a message to the application; while that has no room, the sender is told to wait.
+    async fn deliver<S>(
+        &self,
+        channel: &mut Channel<S>,
+        message: UserMessage,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let format = self.context.format;
+        let delivery = Delivery { message, _budget: std::mem::take(&mut channel.budget) };
+        let mut waiting = std::pin::pin!(self.messages.send(delivery));
+        loop {
+            match tokio::time::timeout(self.context.timeout / 3, &mut waiting).await {
+                Ok(Ok(())) => return channel.send(receipt(format, true)).await,
+                Ok(Err(_)) => {
+                    let text = "this node's application takes no messages any more";
+                    return channel.send(MessageFrames::error(format, text)).await;
+                }
+                Err(_) => channel.send(receipt(format, false)).await?,
+            }
+        }
+    }
+
+    async fn ask<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> Option<R> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.upgrade()?.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The reason without the address, which the peer knows.
+fn text_for_the_refused(refusal: &ExchangeError) -> String {
+    match refusal {
+        ExchangeError::Refused { message, .. }
+        | ExchangeError::MergeRefused { message, .. }
+        | ExchangeError::Incompatible { message, .. }
+        | ExchangeError::BadAnswer { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}

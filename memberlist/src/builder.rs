@@ -1,0 +1,201 @@
+//! From settings to a running node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memberlist_protocol::wire::stream::{RemoteRecord, StreamLimits};
+use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
+use memberlist_transport::Transport;
+use rand::TryRng;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::accept::accept_streams;
+use crate::config::Config;
+use crate::delegate::Delegate;
+use crate::driver::Driver;
+use crate::error::StartError;
+use crate::handle::{Inner, Memberlist};
+use crate::messages::{Delivery, Messages};
+use crate::observe::{drop_messages, tell_messages, tell_notices};
+use crate::shared::Shared;
+use crate::streams::{Budget, StreamContext};
+
+/// Commands that wait for the node's task; callers wait when it is full.
+const COMMAND_CAPACITY: usize = 256;
+
+/// A node that is not started yet.
+///
+/// ```
+/// use memberlist::{Builder, Config, Delegate, memory::MemoryNetwork};
+///
+/// struct App;
+/// impl Delegate for App {
+///     fn notify_join(&self, member: &memberlist::Member) {
+///         println!("{} is here", member.id());
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new(1);
+/// let transport = network.bind("10.0.0.1:7946".parse()?)?;
+/// let node = Builder::new(Config::lan("a")).delegate(App).start(transport).await?;
+/// # node.shutdown().await;
+/// # Ok(()) }
+/// ```
+pub struct Builder {
+    config: Config,
+    delegate: Arc<dyn Delegate>,
+    /// Whether that is the application's.
+    observed: bool,
+    messages: Option<mpsc::Sender<Delivery>>,
+}
+
+impl Builder {
+    /// With these settings, and no delegate.
+    pub fn new(config: Config) -> Self {
+        Self { config, delegate: Arc::new(()), observed: false, messages: None }
+    }
+
+    /// The application's side of the node.
+    pub fn delegate(mut self, delegate: impl Delegate) -> Self {
+        self.delegate = Arc::new(delegate);
+        self.observed = true;
+        self
+    }
+
+    /// Gives user messages to the returned queue instead of the delegate, so that they can be taken
+    /// with `await`. Whoever takes them slowly holds streams back; messages by packet are dropped
+    /// and counted when [`Config::message_capacity`] of them wait.
+    pub fn messages(mut self) -> (Self, Messages) {
+        let (sender, receiver) = mpsc::channel(self.config.message_capacity.max(1));
+        self.messages = Some(sender);
+        (self, Messages(receiver))
+    }
+
+    /// Starts the node over this transport. It is alone until it joins somebody.
+    ///
+    /// # Errors
+    /// If the settings cannot be used. The transport is dropped then.
+    pub async fn start<T: Transport>(self, transport: T) -> Result<Memberlist<T>, StartError> {
+        let Self { config, delegate, observed, messages } = self;
+        check_limits(&config)?;
+        let id = NodeId::new(&config.name)?;
+        let meta = delegate.node_meta(config.protocol.max_meta_bytes);
+        let now = tokio::time::Instant::now().into_std();
+        let machine = Membership::new(
+            config.protocol.clone(),
+            id.clone(),
+            transport.advertise_addr(),
+            meta.unwrap_or_else(|| config.meta.clone()),
+            system_seed()?,
+            now,
+            Box::new(Decisions(Arc::clone(&delegate))),
+        )?;
+
+        let shared = Arc::new(Shared::new(id.clone()));
+        let hub = Arc::clone(&shared.hub);
+        let transport = Arc::new(transport);
+        let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
+        let context = stream_context(&config, id, &delegate);
+        let messages = messages.unwrap_or_else(|| {
+            let (sender, receiver) = mpsc::channel(config.message_capacity);
+            match observed {
+                true => tokio::spawn(tell_messages(receiver, Arc::clone(&delegate))),
+                false => tokio::spawn(drop_messages(receiver)),
+            };
+            sender
+        });
+        if observed {
+            tokio::spawn(tell_notices(hub.subscribe(config.event_capacity, true), delegate));
+        }
+
+        let accept = accept_streams(
+            Arc::clone(&transport),
+            context.clone(),
+            commands.downgrade(),
+            messages.clone(),
+            config.max_inbound_streams,
+            Arc::clone(&shared),
+        );
+        let mut driver = Driver::new(
+            machine,
+            Arc::clone(&transport),
+            Arc::clone(&shared),
+            receiver,
+            commands.downgrade(),
+            messages,
+            context.clone(),
+            tokio::spawn(accept),
+        );
+        driver.tell_all();
+        tokio::spawn(driver.run());
+        let join_permits = Semaphore::new(config.join_concurrency);
+        Ok(Memberlist::new(Inner { transport, shared, commands, config, context, join_permits }))
+    }
+}
+
+fn check_limits(config: &Config) -> Result<(), StartError> {
+    let limits = stream_limits(config);
+    let checks = [
+        ("join_concurrency", config.join_concurrency >= 1, "at least 1"),
+        ("max_inbound_streams", config.max_inbound_streams >= 1, "at least 1"),
+        ("message_capacity", config.message_capacity >= 1, "at least 1"),
+        ("event_capacity", config.event_capacity >= 1, "at least 1"),
+        (
+            "max_buffered_stream_bytes",
+            config.max_buffered_stream_bytes >= limits.max_message_bytes,
+            "at least the largest message, 40 MiB",
+        ),
+    ];
+    match checks.into_iter().find(|(_, holds, _)| !holds) {
+        Some((field, _, rule)) => Err(StartError::Limit { field, rule }),
+        None => Ok(()),
+    }
+}
+
+fn stream_limits(config: &Config) -> StreamLimits {
+    let mut limits = StreamLimits::default();
+    limits.max_meta_bytes = config.protocol.max_meta_bytes;
+    limits
+}
+
+fn stream_context(config: &Config, own: NodeId, delegate: &Arc<dyn Delegate>) -> StreamContext {
+    StreamContext {
+        own,
+        format: config.protocol.wire_format,
+        limits: stream_limits(config),
+        timeout: config.protocol.stream_timeout.max(Duration::from_millis(1)),
+        budget: Arc::new(Semaphore::new(Budget::units(config.max_buffered_stream_bytes))),
+        delegate: Arc::clone(delegate),
+    }
+}
+
+fn system_seed() -> Result<u64, StartError> {
+    rand::rngs::SysRng.try_next_u64().map_err(|error| StartError::Randomness(error.to_string()))
+}
+
+/// The machine's questions, passed on to the delegate.
+struct Decisions(Arc<dyn Delegate>);
+
+impl Application for Decisions {
+    fn admit_alive(&mut self, node: &Node) -> Result<(), Refusal> {
+        self.0.admit_alive(node)
+    }
+    fn admit_merge(&mut self, peer: &Peer, nodes: &[RemoteRecord]) -> Result<(), Refusal> {
+        self.0.admit_merge(peer, nodes)
+    }
+    fn ack_payload(&mut self) -> Bytes {
+        self.0.ack_payload()
+    }
+    fn has_user_broadcasts(&mut self) -> bool {
+        self.0.has_broadcasts()
+    }
+    fn user_broadcasts(&mut self, overhead: usize, limit: usize) -> Vec<Bytes> {
+        self.0.broadcasts(overhead, limit)
+    }
+    fn allows_stream_ping(&mut self, node: &Node) -> bool {
+        self.0.allows_stream_ping(node)
+    }
+}

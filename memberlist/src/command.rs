@@ -1,0 +1,76 @@
+//! What the handle and the stream tasks ask of the node's task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord};
+use memberlist_protocol::{
+    BroadcastError, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority, Relation, Stats,
+    StreamResponse,
+};
+use tokio::sync::oneshot;
+
+/// Ends when the caller gives up waiting: the other end is dropped.
+pub(crate) type Cancelled = oneshot::Receiver<()>;
+
+pub(crate) enum Command {
+    Join {
+        peer: Peer,
+        cancelled: Cancelled,
+        reply: oneshot::Sender<Result<usize, ExchangeError>>,
+    },
+    Leave {
+        reply: oneshot::Sender<()>,
+    },
+    UpdateMeta {
+        meta: Bytes,
+        reply: oneshot::Sender<Result<oneshot::Receiver<()>, MetaError>>,
+    },
+    Ping {
+        peer: Peer,
+        reply: oneshot::Sender<Option<Duration>>,
+    },
+    Broadcast {
+        payload: Bytes,
+        relation: Relation<Arc<str>>,
+        priority: Priority,
+        reply: oneshot::Sender<Result<(), BroadcastError>>,
+    },
+    Send {
+        to: Peer,
+        payload: Bytes,
+        reply: oneshot::Sender<Result<(), BroadcastError>>,
+    },
+    BroadcastsAvailable,
+    Stats {
+        reply: oneshot::Sender<Stats>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+
+    /// A stream that the machine asked for has ended.
+    StreamDone {
+        id: OperationId,
+        response: StreamResponse,
+    },
+    /// A ping came over a stream; the answer says whether to ack it.
+    StreamPing {
+        peer: Peer,
+        node: Option<NodeId>,
+        source: Option<NodeId>,
+        reply: oneshot::Sender<bool>,
+    },
+    /// A peer has sent its state and wants this node's; its own is given back with it.
+    ServePushPull {
+        peer: Peer,
+        state: RemoteState,
+        reply: oneshot::Sender<Result<(Vec<SnapshotRecord>, RemoteState), ExchangeError>>,
+    },
+    /// The exchange with that peer has ended; with its state if it went well.
+    FinishPushPull {
+        peer: Peer,
+        state: Option<RemoteState>,
+    },
+}

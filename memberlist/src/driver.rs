@@ -1,0 +1,472 @@
+//! The node's task: the one owner of the machine.
+//!
+//! It waits for a packet, a command or the machine's next timeout, feeds the machine, and drains its
+//! outputs. It never waits for the application or for a stream: those have tasks of their own.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use memberlist_protocol::wire::Room;
+use memberlist_protocol::{
+    DropReason, Event as Happened, ExchangeError, Membership, Node, OperationId, Peer,
+    StreamRequest, StreamRequestKind, StreamResponse,
+};
+use memberlist_transport::{Destination, RecvError, SendError, Transport};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, info, warn};
+
+use crate::command::{Cancelled, Command};
+use crate::delegate::UserMessage;
+use crate::events::{Event, Notice};
+use crate::limit::RateLimit;
+use crate::messages::Delivery;
+use crate::shared::{Shared, peer_of};
+use crate::streams::{StreamContext, push_pull, stream_ping};
+
+/// The largest packet that any transport can receive.
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+/// Packets taken before commands and timers get their turn.
+const PACKETS_PER_TURN: usize = 64;
+/// Commands taken before packets get their turn.
+const COMMANDS_PER_TURN: usize = 64;
+/// Turns of packets that are taken before timers that are due.
+const CATCH_UP_TURNS: usize = 64;
+
+thread_local! {
+    /// One receive buffer a worker thread, however many nodes it runs.
+    static RECEIVE_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BUFFER_BYTES]);
+}
+
+/// Callers that wait for the end of an operation.
+#[derive(Default)]
+struct Waiting {
+    joins: HashMap<OperationId, oneshot::Sender<Result<usize, ExchangeError>>>,
+    cancels: HashMap<OperationId, Cancelled>,
+    pings: HashMap<OperationId, oneshot::Sender<Option<Duration>>>,
+    /// Several callers may wait for one farewell.
+    broadcasts: HashMap<OperationId, Vec<oneshot::Sender<()>>>,
+}
+
+pub(crate) struct Driver<T: Transport> {
+    machine: Membership,
+    transport: Arc<T>,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    /// For the stream tasks; weak, so that the node ends when its last handle is dropped.
+    sender: mpsc::WeakSender<Command>,
+    messages: mpsc::Sender<Delivery>,
+    context: StreamContext,
+    accepting: JoinHandle<()>,
+    streams: JoinSet<()>,
+    waiting: Waiting,
+    packet: Vec<u8>,
+    unreadable: RateLimit,
+    unsendable: RateLimit,
+    conflicts: RateLimit,
+}
+
+/// Whether the node goes on.
+enum Flow {
+    Continue,
+    Shutdown(Option<oneshot::Sender<()>>),
+}
+
+impl<T: Transport> Driver<T> {
+    #[allow(clippy::too_many_arguments, reason = "called once, by the builder")]
+    pub(crate) fn new(
+        machine: Membership,
+        transport: Arc<T>,
+        shared: Arc<Shared>,
+        commands: mpsc::Receiver<Command>,
+        sender: mpsc::WeakSender<Command>,
+        messages: mpsc::Sender<Delivery>,
+        context: StreamContext,
+        accepting: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            machine,
+            transport,
+            shared,
+            commands,
+            sender,
+            messages,
+            context,
+            accepting,
+            streams: JoinSet::new(),
+            waiting: Waiting::default(),
+            packet: Vec::new(),
+            unreadable: RateLimit::default(),
+            unsendable: RateLimit::default(),
+            conflicts: RateLimit::default(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let reply = loop {
+            self.drain().await;
+            match self.turn().await {
+                Flow::Continue => {}
+                Flow::Shutdown(reply) => break reply,
+            }
+        };
+        self.accepting.abort();
+        self.streams.abort_all();
+        self.transport.close().await;
+        // Everything the node holds is gone before the caller goes on.
+        drop(self);
+        // The caller may have given up waiting.
+        let _ = reply.map(|reply| reply.send(()));
+    }
+
+    /// Waits for something to do, and does it.
+    async fn turn(&mut self) -> Flow {
+        let wake = self.machine.poll_timeout().map(tokio::time::Instant::from_std);
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
+        let transport = &*self.transport;
+        let flow = tokio::select! {
+            received = poll_fn(|cx| receive(cx, transport, machine, unreadable)) => match received {
+                Ok(()) => Flow::Continue,
+                Err(RecvError::Closed) => Flow::Shutdown(None),
+                Err(error) => {
+                    warn!(%error, "could not receive a packet");
+                    tokio::task::yield_now().await;
+                    Flow::Continue
+                }
+            },
+            command = self.commands.recv() => self.take_commands(command),
+            () = sleep => Flow::Continue,
+            Some(_) = self.streams.join_next() => Flow::Continue,
+        };
+        if wake.is_some_and(|at| at <= tokio::time::Instant::now()) {
+            self.catch_up().await;
+        }
+        self.machine.handle_timeout(now());
+        flow
+    }
+
+    /// Takes the packets that have already arrived. A process that stood still must hear what it was
+    /// told meanwhile, before its timers conclude that nobody answered.
+    async fn catch_up(&mut self) {
+        for _ in 0..CATCH_UP_TURNS {
+            let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
+            let transport = &*self.transport;
+            let received = poll_fn(|cx| Poll::Ready(receive(cx, transport, machine, unreadable)));
+            if !matches!(received.await, Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn take_commands(&mut self, first: Option<Command>) -> Flow {
+        let Some(mut command) = first else { return Flow::Shutdown(None) };
+        for _ in 0..COMMANDS_PER_TURN {
+            if let Flow::Shutdown(reply) = self.take_command(command) {
+                return Flow::Shutdown(reply);
+            }
+            match self.commands.try_recv() {
+                Ok(next) => command = next,
+                Err(_) => break,
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Answers go to callers that may have given up waiting: then they are dropped.
+    fn take_command(&mut self, command: Command) -> Flow {
+        let now = now();
+        match command {
+            Command::Join { peer, cancelled, reply } => {
+                self.machine.rejoin(now);
+                let id = self.machine.join(peer);
+                self.waiting.joins.insert(id, reply);
+                self.waiting.cancels.insert(id, cancelled);
+            }
+            Command::Leave { reply } => {
+                let id = self.machine.leave(now);
+                self.waiting.broadcasts.entry(id).or_default().push(reply);
+            }
+            Command::UpdateMeta { meta, reply } => {
+                let updated = self.machine.update_meta(meta, now).map(|id| {
+                    let (sent, sent_later) = oneshot::channel();
+                    self.waiting.broadcasts.entry(id).or_default().push(sent);
+                    sent_later
+                });
+                let _ = reply.send(updated);
+            }
+            Command::Ping { peer, reply } => {
+                let id = self.machine.ping(peer, now);
+                self.waiting.pings.insert(id, reply);
+            }
+            Command::Broadcast { payload, relation, priority, reply } => {
+                let _ = reply.send(self.machine.broadcast(&payload, relation, priority, now));
+            }
+            Command::Send { to, payload, reply } => {
+                let _ = reply.send(self.machine.send(to, payload));
+            }
+            Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
+            Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
+            Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
+            Command::StreamDone { id, response } => {
+                self.machine.handle_stream_response(id, response, now);
+            }
+            Command::StreamPing { peer, node, source, reply } => {
+                let (node, source) = (node.as_ref(), source.as_ref());
+                let _ = reply.send(self.machine.handle_stream_ping(&peer, node, source));
+            }
+            Command::ServePushPull { peer, state, reply } => {
+                let served = self.machine.serve_push_pull(&peer, &state);
+                // Nothing has to follow on a refusal, even if nobody hears of it.
+                if let Err(Ok(_)) = reply.send(served.map(|records| (records, state))) {
+                    self.machine.finish_push_pull(peer, None, now);
+                }
+            }
+            Command::FinishPushPull { peer, state } => {
+                self.machine.finish_push_pull(peer, state, now);
+            }
+        }
+        Flow::Continue
+    }
+
+    // ---- outputs ------------------------------------------------------------------------------
+
+    async fn drain(&mut self) {
+        self.send_packets().await;
+        while let Some(request) = self.machine.poll_stream_request() {
+            self.open_stream(request);
+        }
+        self.tell_all();
+    }
+
+    /// Publishes what has happened. The builder calls it as well, so that the handle shows this
+    /// node from the first moment on.
+    pub(crate) fn tell_all(&mut self) {
+        while let Some(happened) = self.machine.poll_event() {
+            self.tell(happened);
+        }
+    }
+
+    async fn send_packets(&mut self) {
+        let mut packet = std::mem::take(&mut self.packet);
+        loop {
+            let transport = &*self.transport;
+            let mut room = |to: &Peer| Room {
+                head: 0,
+                tail: 0,
+                max_packet_bytes: transport.max_packet_bytes(&destination(to)),
+            };
+            let Some(transmit) = self.machine.poll_transmit(&mut packet, &mut room) else { break };
+            let sent = self.transport.send_packet(&destination(&transmit.to), &packet).await;
+            match sent {
+                Ok(()) | Err(SendError::Closed) => {}
+                Err(error) => {
+                    self.machine.handle_send_error(&transmit.to, now());
+                    if let Some(more) = self.unsendable.allow() {
+                        warn!(to = %transmit.to, %error, more, "could not send a packet");
+                    }
+                }
+            }
+        }
+        self.packet = packet;
+    }
+
+    fn open_stream(&mut self, request: StreamRequest) {
+        // Weak: a peer that does not answer keeps no node whose last handle is gone.
+        let sender = self.sender.clone();
+        let cancelled = self.waiting.cancels.remove(&request.id);
+        let transport = Arc::clone(&self.transport);
+        let context = self.context.clone();
+        let (id, peer) = (request.id, request.to.clone());
+        let records = match request.kind {
+            StreamRequestKind::PushPull { .. } => self.machine.local_state(),
+            _ => Vec::new(),
+        };
+        self.streams.spawn(async move {
+            let exchange = async {
+                match request.kind {
+                    StreamRequestKind::PushPull { join } => {
+                        push_pull(&*transport, &context, &peer, join, records).await
+                    }
+                    StreamRequestKind::Ping { sequence, timeout } => {
+                        let source = transport.advertise_addr();
+                        stream_ping(&*transport, &context, &peer, sequence, source, timeout).await
+                    }
+                    _ => Err(ExchangeError::Cancelled),
+                }
+            };
+            let result = tokio::select! {
+                result = exchange => result,
+                () = given_up(cancelled) => Err(ExchangeError::Cancelled),
+            };
+            let response = result.unwrap_or_else(StreamResponse::Failed);
+            if let Some(sender) = sender.upgrade() {
+                // If the node is down, nobody waits for it.
+                let _ = sender.send(Command::StreamDone { id, response }).await;
+            }
+        });
+    }
+
+    fn tell(&mut self, happened: Happened) {
+        match happened {
+            Happened::UserMessage { from, origin, payload } => {
+                let message = UserMessage { payload, from, origin, reliable: false };
+                let delivery = Delivery { message, _budget: Default::default() };
+                if self.messages.try_send(delivery).is_err() {
+                    self.shared.messages_dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Happened::PingCompleted { node, rtt, payload } => {
+                self.shared.hub.publish(Notice::PingCompleted { node, rtt, payload });
+            }
+            Happened::UserState { state, join } => {
+                self.shared.hub.publish(Notice::UserState { state, join });
+            }
+            Happened::PingDone { id, rtt } => {
+                self.waiting.pings.remove(&id).map(|reply| reply.send(rtt));
+            }
+            Happened::JoinDone { id, peer, result } => {
+                debug!(%peer, ?result, "join ended");
+                self.waiting.joins.remove(&id).map(|reply| reply.send(result));
+            }
+            Happened::BroadcastDone(id) => {
+                for reply in self.waiting.broadcasts.remove(&id).unwrap_or_default() {
+                    let _ = reply.send(());
+                }
+            }
+            Happened::ExchangeFailed(error) => debug!(%error, "exchange of states failed"),
+            Happened::PacketsLost { node, stray_ack } => warn_packets_lost(&node, stray_ack),
+            other => self.publish(other),
+        }
+    }
+
+    fn publish(&mut self, happened: Happened) {
+        let event = match happened {
+            Happened::Joined(member) => {
+                info!(node = %member.id(), addr = %member.addr(), "joined");
+                Event::Joined(member)
+            }
+            Happened::Gone(member) => {
+                let why = member.death.as_deref().map(ToString::to_string).unwrap_or_default();
+                info!(node = %member.id(), addr = %member.addr(), "{why}");
+                Event::Left(member)
+            }
+            Happened::Updated(member) => Event::Updated(member),
+            Happened::Suspected(member) => {
+                debug!(node = %member.id(), addr = %member.addr(), "suspected");
+                Event::Suspected(member)
+            }
+            Happened::Cleared(member) => Event::Cleared(member),
+            Happened::Reaped(id) => Event::Forgotten(id),
+            Happened::Conflict { existing, other } => {
+                if let Some(more) = self.conflicts.allow() {
+                    warn!(node = %existing.id, mine = %existing.addr, theirs = %other.addr, more,
+                        "two nodes claim one name");
+                }
+                Event::Conflict { existing, other }
+            }
+            Happened::HealthChanged(score) => {
+                self.shared.health.store(score, Ordering::Relaxed);
+                Event::HealthChanged(score)
+            }
+            Happened::Renewed(member) => {
+                return self.shared.hub.renew(member.id().as_str(), member.incarnation);
+            }
+            Happened::Refuted { accusation, by, incarnation } => {
+                debug!(%accusation, ?by, incarnation, "contradicted news about this node");
+                self.shared.hub.renew(self.shared.id.as_str(), incarnation);
+                Event::Refuted { accusation, by, incarnation }
+            }
+            _ => return,
+        };
+        self.shared.hub.publish(Notice::Event(event));
+    }
+}
+
+/// However the task ends, by shutdown or by a panic of the application's delegate in the middle of
+/// it: nobody is left waiting.
+impl<T: Transport> Drop for Driver<T> {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.shared.hub.close();
+    }
+}
+
+/// Feeds the packets that have arrived to the machine.
+fn receive<T: Transport>(
+    cx: &mut Context<'_>,
+    transport: &T,
+    machine: &mut Membership,
+    unreadable: &mut RateLimit,
+) -> Poll<Result<(), RecvError>> {
+    RECEIVE_BUFFER.with_borrow_mut(|buf| {
+        let now = now();
+        for taken in 0..PACKETS_PER_TURN {
+            match transport.poll_recv_packet(cx, buf) {
+                Poll::Ready(Ok((len, source))) => {
+                    let peer = peer_of(&source);
+                    if let Err(error) = machine.handle_packet(&peer, &buf[..len], now) {
+                        warn_unreadable(unreadable, &peer, &error);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if taken == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+}
+
+fn warn_unreadable(
+    limit: &mut RateLimit,
+    peer: &Peer,
+    error: &memberlist_protocol::wire::PacketError,
+) {
+    let Some(more) = limit.allow() else { return };
+    match error.reason() {
+        DropReason::WrongFormat | DropReason::WrongVersion => {
+            warn!(%peer, %error, more, "a packet of another format: check that all nodes use the same \
+                wire format, label and encryption");
+        }
+        _ => warn!(%peer, %error, more, "unreadable packet"),
+    }
+}
+
+fn warn_packets_lost(node: &Node, stray_ack: Option<SocketAddr>) {
+    match stray_ack {
+        Some(from) => warn!(node = %node.id, addr = %node.addr, %from,
+            "answers from another address than it advertises: set its advertise address, or switch \
+            `verify_ack_source` off"),
+        None => warn!(node = %node.id, addr = %node.addr,
+            "answers over a stream only: packets to it or from it are lost"),
+    }
+}
+
+async fn given_up(cancelled: Option<Cancelled>) {
+    match cancelled {
+        // Nothing is ever sent: this is the drop of the other end.
+        Some(dropped) => drop(dropped.await),
+        None => std::future::pending().await,
+    }
+}
+
+fn destination(peer: &Peer) -> Destination {
+    Destination { addr: peer.addr, name: peer.name.as_ref().map(|name| name.to_arc()) }
+}
+
+/// The runtime's clock, which tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

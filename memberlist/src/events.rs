@@ -1,0 +1,387 @@
+//! Events, and the published view of the cluster that they keep up to date.
+//!
+//! The node's task changes the view and appends to every subscriber's queue under one short lock,
+//! which is held for a map entry at a time and never across a callback or an await. So a snapshot
+//! and the events after it always fit together, and no reader can hold the node up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use memberlist_protocol::{Member, Node, NodeId, NodeState};
+use tokio::sync::Notify;
+
+/// What happened in the cluster, as this node sees it.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The state of things: first of all, and again after events were missed because the subscriber
+    /// was slow. Events that follow apply to it.
+    Snapshot {
+        /// All known members, gone ones included, by name.
+        members: Arc<[Member]>,
+        /// How many events were missed since the last one that was seen.
+        missed: u64,
+    },
+    /// A member is new, or back.
+    Joined(Member),
+    /// A member left or died; its [`death`](Member::death) says which and why.
+    Left(Member),
+    /// A member announced other meta or versions.
+    Updated(Member),
+    /// A member does not answer and is given its chance to.
+    Suspected(Member),
+    /// A suspected member is alive after all.
+    Cleared(Member),
+    /// A gone member was forgotten.
+    Forgotten(NodeId),
+    /// Two nodes claim one name. The existing one stays.
+    Conflict {
+        /// The member that has it.
+        existing: Arc<Node>,
+        /// The other claim.
+        other: Box<Node>,
+    },
+    /// How far this node doubts itself has changed; 0 is healthy.
+    HealthChanged(u32),
+    /// This node was suspected or declared dead, and contradicted.
+    Refuted {
+        /// What was said of it.
+        accusation: NodeState,
+        /// By whom, if the news tells.
+        by: Option<NodeId>,
+        /// Its new incarnation.
+        incarnation: u32,
+    },
+}
+
+/// What the delegate's task is told beside events.
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    Event(Event),
+    PingCompleted { node: Arc<Node>, rtt: Duration, payload: Bytes },
+    UserState { state: Bytes, join: bool },
+}
+
+/// The published view.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    state: Mutex<HubState>,
+}
+
+#[derive(Debug, Default)]
+struct HubState {
+    members: BTreeMap<NodeId, Member>,
+    /// All members as a list, made when somebody asks.
+    list: Option<Arc<[Member]>>,
+    live: usize,
+    subscribers: Vec<Arc<Queue>>,
+    closed: bool,
+}
+
+/// One subscriber's queue.
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<QueueState>,
+    notify: Notify,
+    capacity: usize,
+    /// Whether it wants notices that are no events.
+    notices: bool,
+}
+
+#[derive(Debug)]
+struct QueueState {
+    waiting: VecDeque<Notice>,
+    /// The next thing it gets is a snapshot.
+    behind: bool,
+    missed: u64,
+    closed: bool,
+    abandoned: bool,
+}
+
+/// A panic while one of these locks is held can only come from running out of memory; what they
+/// guard is consistent after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// All known members by name, gone ones included.
+    pub(crate) fn members(&self) -> Arc<[Member]> {
+        lock(&self.state).list()
+    }
+
+    pub(crate) fn member(&self, name: &str) -> Option<Member> {
+        lock(&self.state).members.get(name).cloned()
+    }
+
+    pub(crate) fn live_count(&self) -> usize {
+        lock(&self.state).live
+    }
+
+    /// Applies an event and tells everybody.
+    pub(crate) fn publish(&self, notice: Notice) {
+        let mut state = lock(&self.state);
+        if let Notice::Event(event) = &notice {
+            state.apply(event);
+        }
+        let mut abandoned = false;
+        for queue in &state.subscribers {
+            abandoned |= queue.push(&notice);
+        }
+        if abandoned {
+            state.subscribers.retain(|queue| !lock(&queue.state).abandoned);
+        }
+    }
+
+    /// Raises a member's incarnation, of which there is nothing else to tell.
+    pub(crate) fn renew(&self, name: &str, incarnation: u32) {
+        let mut state = lock(&self.state);
+        if let Some(member) = state.members.get_mut(name) {
+            member.incarnation = incarnation;
+            state.list = None;
+        }
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>, capacity: usize, notices: bool) -> NoticeStream {
+        let mut state = lock(&self.state);
+        let queue = Arc::new(Queue {
+            state: Mutex::new(QueueState {
+                waiting: VecDeque::new(),
+                behind: true,
+                missed: 0,
+                closed: state.closed,
+                abandoned: false,
+            }),
+            notify: Notify::new(),
+            capacity,
+            notices,
+        });
+        state.subscribers.push(Arc::clone(&queue));
+        NoticeStream { hub: Arc::clone(self), queue }
+    }
+
+    /// Ends every subscription, after what it still has to get.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        for queue in state.subscribers.drain(..) {
+            lock(&queue.state).closed = true;
+            queue.notify.notify_one();
+        }
+    }
+}
+
+impl HubState {
+    fn list(&mut self) -> Arc<[Member]> {
+        let members = &self.members;
+        self.list.get_or_insert_with(|| members.values().cloned().collect()).clone()
+    }
+
+    fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Joined(member)
+            | Event::Left(member)
+            | Event::Updated(member)
+            | Event::Suspected(member)
+            | Event::Cleared(member) => {
+                self.live += usize::from(member.state.is_live());
+                let old = self.members.insert(member.id().clone(), member.clone());
+                self.live -= usize::from(old.is_some_and(|old| old.state.is_live()));
+                self.list = None;
+            }
+            Event::Forgotten(id) => {
+                let old = self.members.remove(id);
+                self.live -= usize::from(old.is_some_and(|old| old.state.is_live()));
+                self.list = None;
+            }
+            Event::Snapshot { .. }
+            | Event::Conflict { .. }
+            | Event::HealthChanged(_)
+            | Event::Refuted { .. } => {}
+        }
+    }
+}
+
+impl Queue {
+    /// Says whether the subscriber is gone.
+    fn push(&self, notice: &Notice) -> bool {
+        if !self.notices && !matches!(notice, Notice::Event(_)) {
+            return false;
+        }
+        let mut state = lock(&self.state);
+        if state.abandoned {
+            return true;
+        }
+        if state.behind && state.missed > 0 {
+            state.missed += 1;
+        } else if state.waiting.len() >= self.capacity {
+            state.missed += state.waiting.len() as u64 + 1;
+            state.waiting.clear();
+            state.behind = true;
+        } else if !state.behind {
+            state.waiting.push_back(notice.clone());
+        }
+        drop(state);
+        self.notify.notify_one();
+        false
+    }
+}
+
+impl QueueState {
+    fn has_ended(&self) -> bool {
+        self.closed && !self.behind && self.waiting.is_empty()
+    }
+}
+
+/// The receiving end of a subscription, with notices.
+#[derive(Debug)]
+pub(crate) struct NoticeStream {
+    hub: Arc<Hub>,
+    queue: Arc<Queue>,
+}
+
+impl NoticeStream {
+    pub(crate) async fn next(&mut self) -> Option<Notice> {
+        loop {
+            if let Some(notice) = self.try_next() {
+                return Some(notice);
+            }
+            if lock(&self.queue.state).has_ended() {
+                return None;
+            }
+            self.queue.notify.notified().await;
+        }
+    }
+
+    /// The next notice, if there is one.
+    pub(crate) fn try_next(&mut self) -> Option<Notice> {
+        {
+            let mut state = lock(&self.queue.state);
+            if !state.behind {
+                return state.waiting.pop_front();
+            }
+        }
+        self.snapshot()
+    }
+
+    /// A snapshot, if one is due. What waits is older than it, since both change under the hub's
+    /// lock.
+    fn snapshot(&self) -> Option<Notice> {
+        let mut hub = lock(&self.hub.state);
+        let mut state = lock(&self.queue.state);
+        if !state.behind {
+            return None;
+        }
+        state.behind = false;
+        state.waiting.clear();
+        let missed = std::mem::take(&mut state.missed);
+        Some(Notice::Event(Event::Snapshot { members: hub.list(), missed }))
+    }
+}
+
+impl Drop for NoticeStream {
+    fn drop(&mut self) {
+        lock(&self.queue.state).abandoned = true;
+    }
+}
+
+/// A subscription to the events of a node; see [`Memberlist::subscribe`](crate::Memberlist::subscribe).
+#[derive(Debug)]
+pub struct Subscription(pub(crate) NoticeStream);
+
+impl Subscription {
+    /// The next event; `None` after the node was shut down and everything has been given out.
+    ///
+    /// Cancel safe: an event is lost only by taking it.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Notice::Event(event) = self.0.next().await? {
+                return Some(event);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use memberlist_protocol::{Config, Membership};
+
+    fn member(name: &str) -> Member {
+        let addr = "127.0.0.1:7946".parse().unwrap();
+        let id = NodeId::new(name).unwrap();
+        let app = Box::new(());
+        Membership::new(Config::lan(), id, addr, Bytes::new(), 1, Instant::now(), app)
+            .unwrap()
+            .own()
+    }
+
+    fn join(hub: &Hub, name: &str) {
+        hub.publish(Notice::Event(Event::Joined(member(name))));
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_starts_with_a_snapshot_and_sees_everything_after_it() {
+        let hub = Arc::new(Hub::default());
+        join(&hub, "a");
+        let mut first = Subscription(hub.subscribe(8, false));
+        let mut second = Subscription(hub.subscribe(8, false));
+        join(&hub, "b");
+        for events in [&mut first, &mut second] {
+            // "b" came before the snapshot was taken: it is in it, and does not come again.
+            let Some(Event::Snapshot { members, missed: 0 }) = events.next().await else {
+                panic!()
+            };
+            assert_eq!(members.len(), 2);
+        }
+        join(&hub, "c");
+        for events in [&mut first, &mut second] {
+            let Some(Event::Joined(member)) = events.next().await else { panic!() };
+            assert_eq!(member.id().as_str(), "c");
+        }
+        hub.close();
+        assert_eq!(first.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_told_and_gets_a_fresh_snapshot() {
+        let hub = Arc::new(Hub::default());
+        let mut events = Subscription(hub.subscribe(2, false));
+        assert!(matches!(events.next().await, Some(Event::Snapshot { missed: 0, .. })));
+        for name in ["a", "b", "c", "d"] {
+            join(&hub, name);
+        }
+        let Some(Event::Snapshot { members, missed }) = events.next().await else { panic!() };
+        assert_eq!((members.len(), missed), (4, 4));
+        join(&hub, "e");
+        assert!(matches!(events.next().await, Some(Event::Joined(_))));
+    }
+
+    #[tokio::test]
+    async fn the_view_counts_live_members_and_forgets() {
+        let hub = Arc::new(Hub::default());
+        join(&hub, "a");
+        join(&hub, "b");
+        join(&hub, "b");
+        assert_eq!((hub.live_count(), hub.members().len()), (2, 2));
+        let mut gone = member("b");
+        gone.state = NodeState::Dead;
+        hub.publish(Notice::Event(Event::Left(gone)));
+        assert_eq!((hub.live_count(), hub.members().len()), (1, 2));
+        hub.publish(Notice::Event(Event::Forgotten(NodeId::new("b").unwrap())));
+        assert_eq!((hub.live_count(), hub.members().len()), (1, 1));
+        assert!(hub.member("b").is_none());
+    }
+
+    #[tokio::test]
+    async fn dropped_subscriptions_are_forgotten() {
+        let hub = Arc::new(Hub::default());
+        drop(hub.subscribe(2, false));
+        join(&hub, "a");
+        assert!(lock(&hub.state).subscribers.is_empty());
+    }
+}

@@ -1,0 +1,401 @@
+//! The handle that applications hold.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use memberlist_protocol::{Member, NodeId, NodeState, Peer, Priority, Relation, Stats};
+use memberlist_transport::Transport;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::address::JoinAddress;
+use crate::builder::Builder;
+use crate::command::Command;
+use crate::config::Config;
+use crate::error::{
+    Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
+    StartError, UpdateError,
+};
+use crate::events::Subscription;
+use crate::shared::Shared;
+use crate::streams::{StreamContext, send_user_message};
+
+/// A member of a cluster: start it, join others through it, ask it who is alive.
+///
+/// Cheap to clone; all clones are the same node. The node runs on tasks of its own until
+/// [`shutdown`](Self::shutdown) is called or the last clone is dropped; either ends it without a
+/// farewell, so call [`leave`](Self::leave) first.
+///
+/// Reading ([`members`](Self::members) and the like) never waits for the node and is allowed
+/// everywhere, in delegates too. Futures may be dropped at any time: a join that is given up stops
+/// dialling.
+pub struct Memberlist<T: Transport> {
+    inner: Arc<Inner<T>>,
+}
+
+pub(crate) struct Inner<T: Transport> {
+    pub(crate) transport: Arc<T>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) config: Config,
+    pub(crate) context: StreamContext,
+    pub(crate) join_permits: Semaphore,
+}
+
+impl<T: Transport> Clone for Memberlist<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<T: Transport> fmt::Debug for Memberlist<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memberlist")
+            .field("name", &self.inner.shared.id)
+            .field("addr", &self.addr())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Memberlist<T> {
+    /// Starts a node that is alone, over this transport; [`Builder`] does the same with a delegate.
+    ///
+    /// # Errors
+    /// If the settings cannot be used.
+    pub async fn start(transport: T, config: Config) -> Result<Self, StartError> {
+        Builder::new(config).start(transport).await
+    }
+
+    pub(crate) fn new(inner: Inner<T>) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    // ---- reading ------------------------------------------------------------------------------
+
+    /// This node's name.
+    pub fn name(&self) -> &str {
+        self.inner.shared.id.as_str()
+    }
+
+    /// The address under which others reach this node.
+    pub fn addr(&self) -> SocketAddr {
+        self.inner.transport.advertise_addr()
+    }
+
+    /// The transport that this node was started with.
+    pub fn transport(&self) -> &T {
+        &self.inner.transport
+    }
+
+    /// The live members by name: alive and suspect ones, this node included.
+    pub fn members(&self) -> Vec<Member> {
+        let all = self.inner.shared.hub.members();
+        all.iter().filter(|member| member.state.is_live()).cloned().collect()
+    }
+
+    /// The members that are alive and not suspected, by name.
+    pub fn alive_members(&self) -> Vec<Member> {
+        let all = self.inner.shared.hub.members();
+        all.iter().filter(|member| member.state == NodeState::Alive).cloned().collect()
+    }
+
+    /// Every known member by name, dead and left ones included until they are forgotten. Shared:
+    /// asking again without a change in between costs nothing.
+    pub fn known_members(&self) -> Arc<[Member]> {
+        self.inner.shared.hub.members()
+    }
+
+    /// One member by name, whatever its state.
+    pub fn member(&self, name: &str) -> Option<Member> {
+        self.inner.shared.hub.member(name)
+    }
+
+    /// How many live members there are, this node included.
+    pub fn member_count(&self) -> usize {
+        self.inner.shared.hub.live_count()
+    }
+
+    /// This node as it is announced.
+    pub fn own(&self) -> Option<Member> {
+        self.member(self.name())
+    }
+
+    /// How far this node doubts itself: 0 is healthy; it probes `score + 1` times slower.
+    pub fn health_score(&self) -> u32 {
+        self.inner.shared.health.load(Ordering::Relaxed)
+    }
+
+    /// User messages that came by packet and were dropped, because the application was slow.
+    pub fn messages_dropped(&self) -> u64 {
+        self.inner.shared.messages_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Inbound streams that were closed at once, because too many were being served.
+    pub fn streams_refused(&self) -> u64 {
+        self.inner.shared.streams_refused.load(Ordering::Relaxed)
+    }
+
+    /// Everything that happens, beginning with a snapshot that is made when the first event is asked
+    /// for: who is in it has no `Joined` of its own. Every subscriber sees every event after it; a slow one gets a fresh snapshot instead of those that it missed, and is told so.
+    pub fn subscribe(&self) -> Subscription {
+        let shared = &self.inner.shared;
+        Subscription(shared.hub.subscribe(self.inner.config.event_capacity, false))
+    }
+
+    /// What the node has counted.
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn stats(&self) -> Result<Stats, Closed> {
+        self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    // ---- coming and going ---------------------------------------------------------------------
+
+    /// Joins the cluster of the seeds: all are tried, at the same time, and each has its result.
+    ///
+    /// A seed is `[name/]host[:port]`: an IP address or a host name, of which every address is
+    /// tried; without a port [`Config::default_port`]; a name says which node is expected there. A
+    /// node that has left is alive again by this.
+    ///
+    /// ```no_run
+    /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
+    /// for seed in node.join(["10.0.0.1", "seed.example.com:8000", "[fe80::1]:7946"]).await? {
+    ///     println!("{}: joined {}", seed.seed, seed.is_joined());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If none could be joined.
+    pub async fn join<I>(&self, seeds: I) -> Result<Vec<SeedResult>, JoinError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.check_open()?;
+        let mut running: FuturesUnordered<_> = (seeds.into_iter())
+            .enumerate()
+            .map(|(at, seed)| {
+                let seed = seed.as_ref().to_owned();
+                async move { (at, self.join_seed(seed).await) }
+            })
+            .collect();
+        if running.is_empty() {
+            return Err(JoinError::NoSeeds);
+        }
+        let mut results = Vec::new();
+        while let Some((at, result)) = running.next().await {
+            results.push((at, result?));
+        }
+        results.sort_by_key(|(at, _)| *at);
+        let results: Vec<SeedResult> = results.into_iter().map(|(_, result)| result).collect();
+        match results.iter().any(SeedResult::is_joined) {
+            true => Ok(results),
+            false => Err(JoinError::NoneReached(results)),
+        }
+    }
+
+    async fn join_seed(&self, seed: String) -> Result<SeedResult, Closed> {
+        let (name, addrs) = match self.resolve(&seed).await {
+            Ok(found) => found,
+            Err(error) => {
+                return Ok(SeedResult { seed, attempts: Vec::new(), error: Some(error) });
+            }
+        };
+        let mut running: FuturesUnordered<_> =
+            addrs.into_iter().map(|addr| self.join_address(addr, name.clone())).collect();
+        let mut attempts = Vec::new();
+        while let Some(attempt) = running.next().await {
+            attempts.push(attempt?);
+        }
+        attempts.sort_by_key(|attempt| attempt.addr);
+        Ok(SeedResult { seed, attempts, error: None })
+    }
+
+    async fn resolve(&self, seed: &str) -> Result<(Option<NodeId>, Vec<SocketAddr>), SeedError> {
+        let address = JoinAddress::parse(seed, self.inner.config.default_port)?;
+        let name = address.name().map(NodeId::new).transpose()?;
+        let host = address.host().to_owned();
+        let unresolved = |message: String| SeedError::Resolve { host: host.clone(), message };
+        let mut addrs: Vec<SocketAddr> = tokio::net::lookup_host((address.host(), address.port()))
+            .await
+            .map_err(|error| unresolved(error.to_string()))?
+            .map(memberlist_protocol::canonical)
+            .collect();
+        addrs.sort();
+        addrs.dedup();
+        if addrs.is_empty() {
+            return Err(unresolved("the name has no addresses".to_owned()));
+        }
+        Ok((name, addrs))
+    }
+
+    async fn join_address(
+        &self,
+        addr: SocketAddr,
+        name: Option<NodeId>,
+    ) -> Result<Attempt, Closed> {
+        // Never closed, so there is always a permit to wait for.
+        let _permit = self.inner.join_permits.acquire().await.map_err(|_| Closed)?;
+        // Dropping `_alive` tells the stream's task that nobody waits any more.
+        let (_alive, cancelled) = oneshot::channel();
+        let peer = Peer { addr, name };
+        let result = self.ask(|reply| Command::Join { peer, cancelled, reply }).await?;
+        Ok(Attempt { addr, result })
+    }
+
+    /// Says farewell, and waits until it has been sent as often as news is. Afterwards others see
+    /// this node as left, not as failed. The node goes on answering until it is shut down, and may
+    /// join again.
+    ///
+    /// # Errors
+    /// [`LeaveError::Timeout`] if it took longer; the node has left all the same.
+    pub async fn leave(&self, timeout: Duration) -> Result<(), LeaveError> {
+        match tokio::time::timeout(timeout, self.ask(|reply| Command::Leave { reply })).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(LeaveError::Timeout(timeout)),
+        }
+    }
+
+    /// Ends the node and closes its transport, without a farewell. Waits until the port is free.
+    /// Calling it again does nothing.
+    pub async fn shutdown(&self) {
+        // An error means that it is down already.
+        let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        self.inner.transport.close().await;
+    }
+
+    // ---- talking ------------------------------------------------------------------------------
+
+    /// Changes the meta of this node and tells everybody; waits until the news has been sent as
+    /// often as news is (or replaced by newer).
+    ///
+    /// # Errors
+    /// If it is too long; nothing has changed then.
+    pub async fn update_meta(&self, meta: impl Into<Bytes>) -> Result<(), UpdateError> {
+        let meta = meta.into();
+        let sent = self.ask(|reply| Command::UpdateMeta { meta, reply }).await??;
+        Ok(sent.await.map_err(|_| Closed)?)
+    }
+
+    /// Pings a live member by packet and gives the round-trip time.
+    ///
+    /// # Errors
+    /// If it does not answer within the configured `probe_timeout`, or is no member.
+    pub async fn ping(&self, name: &str) -> Result<Duration, PingError> {
+        self.check_open()?;
+        let peer = self.live_peer(name).ok_or_else(|| PingError::NotAMember(name.to_owned()))?;
+        let addr = peer.addr;
+        self.ask(|reply| Command::Ping { peer, reply }).await?.ok_or(PingError::NoAnswer {
+            name: name.to_owned(),
+            addr,
+            timeout: self.inner.config.protocol.probe_timeout,
+        })
+    }
+
+    /// Sends bytes to the applications of all other members: they pass them on among themselves, so
+    /// that each gets them once, usually within a second, in no order. Best effort, but gossip
+    /// rarely misses a member; see also [`send_reliable`](Self::send_reliable).
+    ///
+    /// # Errors
+    /// If they do not fit a packet, or this node has left.
+    pub async fn broadcast(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        self.broadcast_with(payload, Relation::Unique, Priority::Normal).await
+    }
+
+    /// As [`broadcast`](Self::broadcast), with a priority, and replacing older broadcasts that still
+    /// wait to be sent: those of the same name, or those that a function picks.
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub async fn broadcast_with(
+        &self,
+        payload: impl Into<Bytes>,
+        relation: Relation<Arc<str>>,
+        priority: Priority,
+    ) -> Result<(), SendError> {
+        let payload = payload.into();
+        let command = |reply| Command::Broadcast { payload, relation, priority, reply };
+        Ok(self.ask(command).await??)
+    }
+
+    /// Tells that [`Delegate::has_broadcasts`](crate::Delegate::has_broadcasts) has become true.
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn broadcasts_available(&self) -> Result<(), Closed> {
+        self.inner.commands.send(Command::BroadcastsAvailable).await.map_err(|_| Closed)
+    }
+
+    /// Sends bytes to one member in one packet, best effort.
+    ///
+    /// # Errors
+    /// If they do not fit a packet, or it is no live member.
+    pub async fn send(&self, name: &str, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        self.check_open()?;
+        let to = self.live_peer(name).ok_or_else(|| SendError::NotAMember(name.to_owned()))?;
+        self.send_to(to, payload).await
+    }
+
+    /// As [`send`](Self::send), to any address.
+    ///
+    /// # Errors
+    /// If they do not fit a packet.
+    pub async fn send_to(
+        &self,
+        to: impl Into<Peer>,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        let (to, payload) = (to.into(), payload.into());
+        Ok(self.ask(|reply| Command::Send { to, payload, reply }).await??)
+    }
+
+    /// Sends bytes to one member over a stream, and waits until they are in the queue of its
+    /// application: one that is slow holds the sender back. What the application does with them is
+    /// not known, and the receiver is not told who sent them: put a name into the payload where that
+    /// matters. At most 20 MiB.
+    ///
+    /// # Errors
+    /// If it could not be reached or did not confirm; it may have the message all the same.
+    pub async fn send_reliable(
+        &self,
+        name: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        let to = self.live_peer(name).ok_or_else(|| SendError::NotAMember(name.to_owned()))?;
+        let (payload, limit) = (payload.into(), self.inner.context.limits.max_user_bytes);
+        if payload.len() > limit {
+            return Err(SendError::TooLarge { len: payload.len(), limit });
+        }
+        let inner = &self.inner;
+        tokio::select! {
+            sent = send_user_message(&*inner.transport, &inner.context, to, payload) => Ok(sent?),
+            () = inner.commands.closed() => Err(Closed.into()),
+        }
+    }
+
+    /// For what asks the node's task late or not at all.
+    fn check_open(&self) -> Result<(), Closed> {
+        if self.inner.commands.is_closed() { Err(Closed) } else { Ok(()) }
+    }
+
+    fn live_peer(&self, name: &str) -> Option<Peer> {
+        let member = self.inner.shared.hub.member(name).filter(|m| m.state.is_live())?;
+        Some(Peer::named(member.addr(), member.id().clone()))
+    }
+
+    async fn ask<R>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<R>) -> Command,
+    ) -> Result<R, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.commands.send(command(reply)).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+}

@@ -1,0 +1,71 @@
+//! Cluster membership and failure detection: who is alive?
+//!
+//! Nodes gossip over a [`Transport`] (SWIM with the Lifeguard extensions, as HashiCorp's Go
+//! `memberlist` does): every member learns of every other, of their arrivals, departures, failures
+//! and of the application's own broadcasts, without a central server.
+//!
+//! ```
+//! use memberlist::{Config, Memberlist, net::NetTransport};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let seed = Memberlist::start(NetTransport::bind_addr("127.0.0.1:0".parse()?)?, Config::lan("a")).await?;
+//! let node = Memberlist::start(NetTransport::bind_addr("127.0.0.1:0".parse()?)?, Config::lan("b")).await?;
+//! node.join([seed.addr().to_string()]).await?;
+//! for member in node.members() {
+//!     println!("{} at {} is {}", member.id(), member.addr(), member.state);
+//! }
+//! # assert_eq!(node.member_count(), 2);
+//! # seed.shutdown().await;
+//! # node.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! - [`Memberlist`]: the handle: join, leave, read, send, broadcast, subscribe.
+//! - [`Config`]: settings with presets for LAN, WAN and one machine.
+//! - [`Delegate`]: what the application may decide, provide and observe.
+//! - [`Event`] and [`Subscription`]: what happens.
+//! - [`Transport`]: what carries the bytes; [`net`] is UDP and TCP, [`memory`] is for tests.
+
+mod accept;
+pub mod address;
+mod builder;
+mod command;
+mod config;
+mod delegate;
+mod driver;
+mod error;
+mod events;
+mod handle;
+mod limit;
+mod messages;
+mod observe;
+mod shared;
+mod streams;
+
+pub use builder::Builder;
+pub use bytes::Bytes;
+pub use config::Config;
+pub use delegate::{Delegate, UserMessage};
+pub use error::{
+    Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
+    StartError, UpdateError,
+};
+pub use events::{Event, Subscription};
+pub use handle::Memberlist;
+pub use memberlist_protocol as protocol;
+pub use memberlist_protocol::{
+    Death, ExchangeError, Member, Node, NodeId, NodeState, Peer, Priority, Refusal, Relation,
+    Stats, wire::stream::RemoteRecord,
+};
+pub use memberlist_transport::{self as transport, Transport, memory};
+pub use messages::Messages;
+
+/// UDP and TCP on one port.
+#[cfg(feature = "net")]
+pub use memberlist_transport_net as net;
+
+/// The program in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

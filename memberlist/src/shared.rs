@@ -1,0 +1,36 @@
+//! What the handle and the tasks of a node share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use memberlist_protocol::{NodeId, Peer};
+use memberlist_transport::Source;
+
+use crate::events::Hub;
+
+/// For reading: written by the node's tasks, without making them wait.
+pub(crate) struct Shared {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) id: NodeId,
+    pub(crate) health: AtomicU32,
+    pub(crate) messages_dropped: AtomicU64,
+    pub(crate) streams_refused: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(id: NodeId) -> Self {
+        Self {
+            hub: Arc::default(),
+            id,
+            health: AtomicU32::new(0),
+            messages_dropped: AtomicU64::new(0),
+            streams_refused: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Where a packet or stream came from, in the words of the protocol.
+pub(crate) fn peer_of(source: &Source) -> Peer {
+    let name = source.authenticated_name.as_deref().and_then(|name| NodeId::new(name).ok());
+    Peer { name, ..Peer::from(source.addr) }
+}

@@ -1,0 +1,305 @@
+//! Streams: reading and writing messages with deadlines and within a memory limit.
+//!
+//! Every exchange runs on a task of its own, so that neither a large state nor a slow peer holds up
+//! the node. A direction of a stream is the format's preamble followed by records; see
+//! `docs/WIRE.md`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memberlist_protocol::message::{Ack, Ping, PingSource};
+use memberlist_protocol::wire::WireFormat;
+use memberlist_protocol::wire::stream::{
+    Assembler, FrameNumber, FrameReader, MessageFrames, PushPullStart, SnapshotRecord, StreamError,
+    StreamItem, StreamLimits, preamble,
+};
+use memberlist_protocol::{ExchangeError, NodeId, Peer, StreamResponse};
+use memberlist_transport::{Destination, OpenError, Transport};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::delegate::Delegate;
+
+/// How much is read at a time, and the least progress that a peer must make within a timeout.
+const READ_BYTES: usize = 16 * 1024;
+/// The first bytes of a stream are not charged to the common memory limit, so that a few large ones
+/// cannot keep small exchanges waiting. What they may hold in all is bounded by the number of
+/// streams.
+const FREE_BYTES: usize = 64 * 1024;
+
+/// The statuses of a receipt: the application has the message; it is slow, wait on.
+const TAKEN: u8 = 0;
+const WAIT: u8 = 1;
+
+/// What all streams of a node share.
+#[derive(Clone)]
+pub(crate) struct StreamContext {
+    pub(crate) own: NodeId,
+    pub(crate) format: WireFormat,
+    pub(crate) limits: StreamLimits,
+    /// The time for dialling, for a small exchange, and for each piece of a large one.
+    pub(crate) timeout: Duration,
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) delegate: Arc<dyn Delegate>,
+}
+
+/// A share of the memory for messages that are being read or wait for the application.
+#[derive(Default)]
+pub(crate) struct Budget(Option<OwnedSemaphorePermit>);
+
+impl Budget {
+    /// Shares are counted in KiB, since a semaphore counts to 2^29 only on small machines.
+    pub(crate) fn units(bytes: usize) -> usize {
+        bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)
+    }
+
+    /// Waits until `bytes` in all are covered.
+    async fn grow_to(&mut self, bytes: usize, of: &Arc<Semaphore>) -> Result<(), StreamFault> {
+        let have = self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = u32::try_from(Self::units(bytes).saturating_sub(have)).unwrap_or(u32::MAX);
+        if missing == 0 {
+            return Ok(());
+        }
+        let more =
+            Arc::clone(of).acquire_many_owned(missing).await.map_err(|_| StreamFault::Eof)?;
+        match &mut self.0 {
+            Some(permit) => permit.merge(more),
+            None => self.0 = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Why a stream cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamFault {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the peer closed the stream without an answer")]
+    Eof,
+    #[error("no progress within {0:?}")]
+    Stalled(Duration),
+    #[error("{0}")]
+    Content(#[from] StreamError),
+}
+
+impl StreamFault {
+    fn into_exchange_error(self, peer: Peer) -> ExchangeError {
+        match self {
+            Self::Io(error) => ExchangeError::Io { peer, message: error.to_string() },
+            Self::Stalled(timeout) => ExchangeError::Timeout { peer, timeout },
+            fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
+        }
+    }
+}
+
+/// One stream, as messages.
+pub(crate) struct Channel<S> {
+    stream: S,
+    context: StreamContext,
+    frames: FrameReader,
+    assembler: Assembler,
+    number: FrameNumber,
+    wrote_preamble: bool,
+    out: Vec<u8>,
+    received: usize,
+    pub(crate) budget: Budget,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
+    pub(crate) fn new(stream: S, context: StreamContext) -> Self {
+        Self {
+            stream,
+            frames: FrameReader::new(context.format, context.limits),
+            assembler: Assembler::new(context.format, context.limits),
+            number: FrameNumber::default(),
+            wrote_preamble: false,
+            out: Vec::new(),
+            received: 0,
+            budget: Budget::default(),
+            context,
+        }
+    }
+
+    /// Writes one message, piece by piece.
+    pub(crate) async fn send(&mut self, mut message: MessageFrames) -> Result<(), StreamFault> {
+        self.out.clear();
+        if !self.wrote_preamble {
+            preamble(self.context.format, &mut self.out);
+            self.wrote_preamble = true;
+        }
+        while message.next_record(&mut self.number, &mut self.out) {
+            let wrote = self.stream.write_all(&self.out);
+            timeout(self.context.timeout, wrote).await.map_err(|_| self.stalled())??;
+            self.out.clear();
+        }
+        timeout(self.context.timeout, self.stream.flush()).await.map_err(|_| self.stalled())??;
+        Ok(())
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) async fn finish(&mut self) -> Result<(), StreamFault> {
+        timeout(self.context.timeout, self.stream.shutdown())
+            .await
+            .map_err(|_| self.stalled())??;
+        Ok(())
+    }
+
+    /// Reads one message; `Eof` if the peer closed the stream before its first byte.
+    pub(crate) async fn receive(&mut self) -> Result<StreamItem, StreamFault> {
+        let mut buf = vec![0; READ_BYTES];
+        let (mut deadline, mut progress) = (Instant::now() + self.context.timeout, 0);
+        loop {
+            while let Some(payload) = self.frames.next_frame()? {
+                if let Some(item) = self.assembler.push(&payload)? {
+                    return Ok(item);
+                }
+            }
+            let read = timeout_at(deadline, self.stream.read(&mut buf));
+            let len = read.await.map_err(|_| self.stalled())??;
+            if len == 0 {
+                self.frames.finish()?;
+                self.assembler.finish()?;
+                return Err(StreamFault::Eof);
+            }
+            self.received += len;
+            progress += len;
+            let charged = self.received.saturating_sub(FREE_BYTES);
+            let grown = self.budget.grow_to(charged, &self.context.budget);
+            timeout(self.context.timeout, grown).await.map_err(|_| self.stalled())??;
+            if progress >= READ_BYTES {
+                (deadline, progress) = (Instant::now() + self.context.timeout, 0);
+            }
+            self.frames.push(&buf[..len]);
+        }
+    }
+
+    fn stalled(&self) -> StreamFault {
+        StreamFault::Stalled(self.context.timeout)
+    }
+}
+
+/// Opens a stream to a peer.
+async fn open<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    within: Duration,
+) -> Result<Channel<T::Stream>, ExchangeError> {
+    let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_arc) };
+    match transport.open_stream(&to, within).await {
+        Ok(stream) => Ok(Channel::new(stream, context.clone())),
+        Err(OpenError::Timeout { timeout, .. }) => {
+            Err(ExchangeError::Timeout { peer: peer.clone(), timeout })
+        }
+        Err(OpenError::Closed) => Err(ExchangeError::Cancelled),
+        Err(OpenError::Io { source, .. }) => {
+            Err(ExchangeError::Io { peer: peer.clone(), message: source.to_string() })
+        }
+        Err(error) => Err(ExchangeError::Io { peer: peer.clone(), message: error.to_string() }),
+    }
+}
+
+/// Exchanges states with a peer: sends the own, reads the other's.
+pub(crate) async fn push_pull<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    join: bool,
+    records: Vec<SnapshotRecord>,
+) -> Result<StreamResponse, ExchangeError> {
+    let mut channel = open(transport, context, peer, context.timeout).await?;
+    let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
+    channel.send(own_state(context, peer.name.clone(), join, records)).await.map_err(fault)?;
+    match channel.receive().await.map_err(fault)? {
+        StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
+        StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
+        other => Err(unexpected(peer, &other)),
+    }
+}
+
+/// This node's state as a message; the application's part is asked for now.
+pub(crate) fn own_state(
+    context: &StreamContext,
+    to: Option<NodeId>,
+    join: bool,
+    records: Vec<SnapshotRecord>,
+) -> MessageFrames {
+    let start = PushPullStart { from: context.own.clone(), to, join };
+    let user_state = context.delegate.local_state(join);
+    MessageFrames::push_pull(context.format, start, records.into(), user_state)
+}
+
+/// Pings a peer over a stream.
+pub(crate) async fn stream_ping<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    sequence: u32,
+    source: std::net::SocketAddr,
+    within: Duration,
+) -> Result<StreamResponse, ExchangeError> {
+    let exchange = async {
+        let mut channel = open(transport, context, peer, within).await?;
+        let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
+        let node = peer.name.as_ref().map_or("", NodeId::as_str);
+        let source = Some(PingSource { node: context.own.as_str(), addr: source });
+        let ping = Ping { sequence, node, source };
+        channel.send(MessageFrames::ping(context.format, &ping)).await.map_err(fault)?;
+        match channel.receive().await.map_err(fault)? {
+            StreamItem::Ack { sequence: acked, .. } if acked == sequence => {
+                Ok(StreamResponse::Ack { sequence })
+            }
+            other => Err(unexpected(peer, &other)),
+        }
+    };
+    let late = || ExchangeError::Timeout { peer: peer.clone(), timeout: within };
+    timeout(within, exchange).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Sends a message of the application and waits for its receipt.
+pub(crate) async fn send_user_message<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: Peer,
+    payload: Bytes,
+) -> Result<(), ExchangeError> {
+    let mut channel = open(transport, context, &peer, context.timeout).await?;
+    let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
+    channel.send(MessageFrames::user(context.format, payload)).await.map_err(fault)?;
+    loop {
+        match channel.receive().await.map_err(fault)? {
+            StreamItem::Response { status: TAKEN, .. } => return Ok(()),
+            StreamItem::Response { status: WAIT, .. } => {}
+            StreamItem::Error(message) => return Err(ExchangeError::Refused { peer, message }),
+            other => return Err(unexpected(&peer, &other)),
+        }
+    }
+}
+
+/// The receipt of a user message: taken, or still waiting for the application.
+pub(crate) fn receipt(format: WireFormat, taken: bool) -> MessageFrames {
+    MessageFrames::response(format, if taken { TAKEN } else { WAIT }, Bytes::new())
+}
+
+/// The answer to a ping.
+pub(crate) fn ack(format: WireFormat, sequence: u32, payload: &[u8]) -> MessageFrames {
+    MessageFrames::ack(format, &Ack { sequence, payload })
+}
+
+fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
+    let what = match item {
+        StreamItem::Ping { .. } => "a ping",
+        StreamItem::Ack { .. } => "an ack",
+        StreamItem::PushPull(_) => "a state",
+        StreamItem::User(_) => "a user message",
+        StreamItem::Request { .. } => "a request",
+        StreamItem::Response { .. } => "a response",
+        StreamItem::Error(_) => "an error",
+        _ => "a message of an unknown kind",
+    };
+    ExchangeError::BadAnswer { peer: peer.clone(), message: format!("{what} was not expected") }
+}

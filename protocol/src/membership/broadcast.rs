@@ -1,0 +1,352 @@
+//! The transmit-limited broadcast queue (SWIM §4.1; Go `TransmitLimitedQueue`).
+//!
+//! Items are taken least-transmitted first, so that fresh news goes out before old, and within a
+//! tier largest first, so that a packet is filled well; among equals the newest goes first. After
+//! `limit` transmissions an item is finished. Invariant: an item is given out at most once a call,
+//! and news about a node is in the queue at most once, the newest.
+
+use std::borrow::Borrow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::Hash;
+
+use bytes::Bytes;
+
+/// The order in which items are taken: transmissions, then larger, then newer first.
+type Rank = (u32, Reverse<usize>, Reverse<u64>);
+
+/// How an item relates to others in its queue.
+pub enum Relation<K> {
+    /// It replaces the item of the same name.
+    Named(K),
+    /// It replaces nothing and nothing replaces it.
+    Unique,
+    /// It replaces every other `Invalidating` item for whose bytes this says true.
+    Invalidating(Invalidates),
+}
+
+/// Says for the bytes of a queued item whether the new item makes it pointless.
+pub type Invalidates = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+impl<K: fmt::Debug> fmt::Debug for Relation<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => write!(f, "Named({name:?})"),
+            Self::Unique => f.write_str("Unique"),
+            Self::Invalidating(_) => f.write_str("Invalidating"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Item<K, T> {
+    /// What is sent, encoded once.
+    encoded: Bytes,
+    relation: Relation<K>,
+    tag: T,
+}
+
+/// A queue of encoded items. `K` names them; `T` is carried along and given back when an item is
+/// finished: sent often enough, replaced, or pushed out.
+#[derive(Debug)]
+pub struct BroadcastQueue<K, T> {
+    items: BTreeMap<Rank, Item<K, T>>,
+    names: HashMap<K, Rank, foldhash::quality::SeedableRandomState>,
+    next_id: u64,
+    bytes: usize,
+    again: Vec<(Rank, Item<K, T>)>,
+}
+
+impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
+    /// An empty queue; `seed` goes into its hash table.
+    pub fn new(seed: u64) -> Self {
+        let hasher = foldhash::quality::SeedableRandomState::with_seed(
+            seed,
+            foldhash::SharedSeed::global_fixed(),
+        );
+        Self {
+            items: BTreeMap::new(),
+            names: HashMap::with_hasher(hasher),
+            next_id: 0,
+            bytes: 0,
+            again: Vec::new(),
+        }
+    }
+
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The encoded bytes of all items that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The items in the order in which they would be taken.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &T)> {
+        self.items.values().map(|item| (&item.encoded, &item.tag))
+    }
+
+    /// What is carried along with the items, in the order of [`iter`](Self::iter).
+    pub fn tags_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.values_mut().map(|item| &mut item.tag)
+    }
+
+    /// Adds an item; `replaced` gets the tags of those that it replaces.
+    pub fn push(
+        &mut self,
+        encoded: Bytes,
+        relation: Relation<K>,
+        tag: T,
+        mut replaced: impl FnMut(T),
+    ) {
+        match &relation {
+            Relation::Named(name) => {
+                if let Some(old) = self.remove_named(name) {
+                    replaced(old);
+                }
+            }
+            Relation::Unique => {}
+            Relation::Invalidating(invalidates) => {
+                let stale: Vec<Rank> = (self.items.iter())
+                    .filter(|(_, item)| {
+                        matches!(item.relation, Relation::Invalidating(_))
+                            && invalidates(&item.encoded)
+                    })
+                    .map(|(rank, _)| *rank)
+                    .collect();
+                for rank in stale {
+                    self.remove(rank).into_iter().for_each(&mut replaced);
+                }
+            }
+        }
+        let rank = (0, Reverse(encoded.len()), Reverse(self.next_id));
+        self.next_id += 1;
+        self.insert(rank, Item { encoded, relation, tag });
+    }
+
+    /// Removes the item of that name and gives its tag.
+    pub fn remove_named<Q>(&mut self, name: &Q) -> Option<T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let rank = self.names.get(name).copied()?;
+        self.remove(rank)
+    }
+
+    /// Drops from the tail (most transmitted, smallest, oldest) until `max` remain.
+    pub fn prune(&mut self, max: usize, mut dropped: impl FnMut(T)) {
+        while self.items.len() > max {
+            let Some((&rank, _)) = self.items.last_key_value() else {
+                return;
+            };
+            self.remove(rank).into_iter().for_each(&mut dropped);
+        }
+    }
+
+    /// Takes items for one packet. Each costs its length plus `overhead` of the `budget`; `take`
+    /// gets the bytes and the tag, `finished` the tags of those that reached `limit` transmissions. Gives the
+    /// bytes used. Without a
+    /// limit the transmissions do not count.
+    pub fn take(
+        &mut self,
+        overhead: usize,
+        budget: usize,
+        limit: Option<u32>,
+        mut take: impl FnMut(&[u8], &T),
+        mut finished: impl FnMut(T),
+    ) -> usize {
+        let mut used = 0;
+        let mut from: Rank = (0, Reverse(usize::MAX), Reverse(u64::MAX));
+        while let Some(free) = budget.checked_sub(used + overhead).filter(|free| *free > 0) {
+            // Larger items of this tier do not fit any more: start at the largest that does.
+            if from.1 < Reverse(free) {
+                from = (from.0, Reverse(free), Reverse(u64::MAX));
+            }
+            let Some((&rank, item)) = self.items.range(from..).next() else {
+                break;
+            };
+            if rank.0 > from.0 {
+                from = (rank.0, Reverse(usize::MAX), Reverse(u64::MAX));
+                continue;
+            }
+            used += item.encoded.len() + overhead;
+            take(&item.encoded, &item.tag);
+            from = rank;
+            self.transmitted(rank, limit, &mut finished);
+        }
+        for (rank, item) in std::mem::take(&mut self.again) {
+            self.insert(rank, item);
+        }
+        used
+    }
+
+    /// Counts a transmission. What is to be sent again goes back only after the packet is full.
+    fn transmitted(&mut self, rank: Rank, limit: Option<u32>, finished: &mut impl FnMut(T)) {
+        let Some(item) = self.items.remove(&rank) else {
+            return;
+        };
+        self.bytes -= item.encoded.len();
+        if let Relation::Named(name) = &item.relation {
+            self.names.remove(name);
+        }
+        match limit {
+            Some(limit) if rank.0 + 1 >= limit => finished(item.tag),
+            Some(_) => self.again.push(((rank.0 + 1, rank.1, rank.2), item)),
+            None => self.again.push((rank, item)),
+        }
+    }
+
+    fn insert(&mut self, rank: Rank, item: Item<K, T>) {
+        self.bytes += item.encoded.len();
+        if let Relation::Named(name) = &item.relation {
+            self.names.insert(name.clone(), rank);
+        }
+        self.items.insert(rank, item);
+    }
+
+    fn remove(&mut self, rank: Rank) -> Option<T> {
+        let item = self.items.remove(&rank)?;
+        self.bytes -= item.encoded.len();
+        if let Relation::Named(name) = &item.relation {
+            self.names.remove(name);
+        }
+        Some(item.tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Queue = BroadcastQueue<String, usize>;
+
+    fn named(queue: &mut Queue, name: &str, len: usize, tag: usize) -> Vec<usize> {
+        let mut replaced = Vec::new();
+        let relation = Relation::Named(name.to_owned());
+        queue.push(Bytes::from(vec![tag as u8; len]), relation, tag, |tag| replaced.push(tag));
+        replaced
+    }
+
+    fn take(queue: &mut Queue, budget: usize, limit: u32) -> (Vec<usize>, Vec<usize>) {
+        let (mut got, mut done) = (Vec::new(), Vec::new());
+        queue.take(
+            2,
+            budget,
+            Some(limit),
+            |bytes, _| got.push(bytes[0] as usize),
+            |tag| done.push(tag),
+        );
+        (got, done)
+    }
+
+    #[test]
+    fn least_transmitted_then_largest_then_newest() {
+        let mut queue = Queue::new(0);
+        named(&mut queue, "a", 10, 0);
+        named(&mut queue, "b", 20, 1);
+        named(&mut queue, "c", 20, 2);
+        assert_eq!(take(&mut queue, 1000, 9).0, [2, 1, 0]);
+        named(&mut queue, "d", 5, 3);
+        assert_eq!(take(&mut queue, 30, 9).0, [3, 2]);
+        assert_eq!(take(&mut queue, 30, 9).0, [1, 3]);
+    }
+
+    #[test]
+    fn an_item_is_sent_as_often_as_the_limit_says() {
+        let mut queue = Queue::new(0);
+        named(&mut queue, "a", 10, 7);
+        assert_eq!(take(&mut queue, 100, 3), (vec![7], vec![]));
+        assert_eq!(take(&mut queue, 100, 3), (vec![7], vec![]));
+        assert_eq!(take(&mut queue, 100, 3), (vec![7], vec![7]));
+        assert_eq!(take(&mut queue, 100, 3), (vec![], vec![]));
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn newer_news_of_a_name_replaces_older() {
+        let mut queue = Queue::new(0);
+        assert!(named(&mut queue, "a", 10, 1).is_empty());
+        assert_eq!(named(&mut queue, "a", 30, 2), [1]);
+        assert_eq!(take(&mut queue, 1000, 3).0, [2]);
+        assert_eq!(named(&mut queue, "a", 5, 3), [2]);
+        assert_eq!((queue.len(), queue.bytes()), (1, 5));
+    }
+
+    #[test]
+    fn unique_items_stay_and_invalidating_ones_look_at_each_other() {
+        let mut queue = Queue::new(0);
+        let mut replaced = Vec::new();
+        queue.push(Bytes::from_static(b"x1"), Relation::Unique, 1, |_| unreachable!());
+        named(&mut queue, "x", 2, 2);
+        let same_first =
+            |first: u8| Relation::Invalidating(Box::new(move |b: &[u8]| b[0] == first));
+        queue.push(Bytes::from_static(b"x3"), same_first(b'x'), 3, |_| unreachable!());
+        queue.push(Bytes::from_static(b"y4"), same_first(b'y'), 4, |_| unreachable!());
+        queue.push(Bytes::from_static(b"x5"), same_first(b'x'), 5, |tag| replaced.push(tag));
+        assert_eq!((replaced, queue.len()), (vec![3], 4));
+    }
+
+    #[test]
+    fn pruning_drops_the_most_transmitted() {
+        let mut queue = Queue::new(0);
+        named(&mut queue, "a", 10, 1);
+        take(&mut queue, 100, 9);
+        named(&mut queue, "b", 10, 2);
+        named(&mut queue, "c", 10, 3);
+        let mut dropped = Vec::new();
+        queue.prune(1, |tag| dropped.push(tag));
+        assert_eq!((dropped, take(&mut queue, 100, 9).0), (vec![1, 2], vec![3]));
+    }
+
+    proptest! {
+        #[test]
+        fn never_over_budget_never_twice_and_never_lost(
+            items in prop::collection::vec((0u8..20, 1usize..60), 1..40),
+            budgets in prop::collection::vec(0usize..150, 1..60),
+            limit in 1u32..6,
+        ) {
+            let mut queue = BroadcastQueue::<u8, usize>::new(1);
+            let (mut sent, mut ended) = (vec![0u32; items.len()], vec![false; items.len()]);
+            for (tag, (name, len)) in items.iter().enumerate() {
+                let mut bytes = vec![0; (*len).max(2)];
+                bytes[..2].copy_from_slice(&(tag as u16).to_be_bytes());
+                queue.push(bytes.into(), Relation::Named(*name), tag, |old| ended[old] = true);
+            }
+            for budget in budgets {
+                let mut got = Vec::new();
+                let used = queue.take(
+                    3,
+                    budget,
+                    Some(limit),
+                    |b, _| got.push((u16::from_be_bytes([b[0], b[1]]) as usize, b.len())),
+                    |tag| ended[tag] = true,
+                );
+                prop_assert!(used <= budget);
+                prop_assert_eq!(used, got.iter().map(|(_, len)| len + 3).sum::<usize>());
+                for (tag, _) in &got {
+                    sent[*tag] += 1;
+                }
+                got.sort();
+                got.dedup();
+                prop_assert!(got.iter().all(|(tag, _)| sent[*tag] <= limit));
+                let waiting = queue.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+                prop_assert_eq!(waiting, queue.bytes());
+            }
+            for (_, tag) in queue.iter() {
+                prop_assert!(!ended[*tag]);
+            }
+            prop_assert_eq!(queue.len(), ended.iter().filter(|e| !**e).count());
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! Spreading news: what goes into packets, and to whom (SWIM §4.1; Go `gossip`, `getBroadcasts`).
+//!
+//! News rides on pings, acks and nacks, and is sent to `gossip_nodes` members at each gossip tick,
+//! in the random order of the ring; no tick runs while nothing is queued. Invariants: a packet never exceeds the room that its
+//! destination has; an item is sent as often as the retransmit limit says, and then no more;
+//! neither membership news nor user broadcasts can starve the other.
+//!
+//! Fair share: while user broadcasts wait, every packet earns them `user_broadcast_share_percent`
+//! of its free room as credit, and what the credit covers is kept free from membership news
+//! (deficit round robin). What either side leaves is the other's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::broadcast::{BroadcastQueue, Relation};
+use super::timer::Timer;
+use super::{Event, Membership, OperationId, alive_of, scale};
+use crate::error::BroadcastError;
+use crate::message::{
+    Ack, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource, Suspect,
+};
+use crate::node::{Node, NodeId, NodeState, Peer};
+use crate::stats::DropReason;
+use crate::wire::{PacketWriter, Room, WireFormat, read_part};
+
+/// Packets that may wait for `poll_transmit`. An owner that drains after each input never comes
+/// near it.
+const MAX_OUTBOX: usize = 8192;
+
+/// Items of each queue that are looked at to share a packet out. Bounded, since it is done for
+/// every packet.
+const LOOKED_AT: usize = 32;
+
+/// What is carried along with an item of news.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) kind: MessageKind,
+    /// Who waits for it to have been sent.
+    pub(super) done: Option<OperationId>,
+}
+
+/// How urgent a user broadcast is. The queues are served in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// The default.
+    #[default]
+    Normal,
+    /// When nothing else waits.
+    Low,
+}
+
+/// The user broadcasts, a queue a priority, and the room that they have earned.
+#[derive(Debug)]
+pub(super) struct UserQueues {
+    queues: [BroadcastQueue<Arc<str>, ()>; 3],
+    credit_bytes: usize,
+}
+
+impl UserQueues {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { queues: [0, 1, 2].map(|i| BroadcastQueue::new(seed ^ i)), credit_bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queues.iter().map(BroadcastQueue::len).sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.queues.iter().map(BroadcastQueue::bytes).sum()
+    }
+
+    /// Drops the least urgent, most transmitted until `max` remain; gives how many.
+    pub(super) fn prune(&mut self, max: usize) -> usize {
+        let mut over = self.len().saturating_sub(max);
+        let pruned = over;
+        for queue in self.queues.iter_mut().rev() {
+            let drop = over.min(queue.len());
+            queue.prune(queue.len() - drop, |()| {});
+            over -= drop;
+        }
+        pruned
+    }
+
+    /// How many bytes of a packet with that much `free` room are theirs.
+    fn earn(&mut self, overhead: usize, free: usize, share_percent: u8, most: usize) -> usize {
+        if self.len() == 0 {
+            self.credit_bytes = 0;
+            return 0;
+        }
+        let earned = free * usize::from(share_percent) / 100;
+        // Up to two packets, so that a large item can wait for a packet that holds it without
+        // keeping smaller ones from those that do not.
+        self.credit_bytes = (self.credit_bytes + earned).min(2 * most);
+        let (mut reserve, mut credit) = (0, self.credit_bytes);
+        for (encoded, ()) in self.queues.iter().flat_map(|queue| queue.iter().take(LOOKED_AT)) {
+            let cost = encoded.len() + overhead;
+            if cost > most {
+                continue;
+            }
+            // It is saved up for: what comes later, smaller as it may be, must not use that up.
+            if cost > credit {
+                break;
+            }
+            credit -= cost;
+            if cost <= free - reserve {
+                reserve += cost;
+            }
+        }
+        reserve
+    }
+}
+
+/// A packet that waits to be written.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// A ping; with `accuse` also the suspicion that its target is to refute.
+    Ping {
+        to: Peer,
+        sequence: u32,
+        accuse: Option<u32>,
+    },
+    IndirectPing {
+        to: Peer,
+        sequence: u32,
+        target: Arc<Node>,
+        nack: bool,
+    },
+    Ack {
+        to: Peer,
+        sequence: u32,
+        payload: Bytes,
+        piggyback: bool,
+    },
+    Nack {
+        to: Peer,
+        sequence: u32,
+    },
+    /// A suspicion, for the member that is to refute it.
+    Accuse {
+        to: Peer,
+        incarnation: u32,
+        from: NodeId,
+    },
+    /// The own announcement, for somebody who has missed it.
+    OwnAlive {
+        to: Peer,
+    },
+    /// Queued news only.
+    Gossip {
+        to: Peer,
+    },
+    User {
+        to: Peer,
+        payload: Bytes,
+    },
+}
+
+impl Outgoing {
+    fn to(&self) -> &Peer {
+        match self {
+            Self::Ping { to, .. }
+            | Self::IndirectPing { to, .. }
+            | Self::Ack { to, .. }
+            | Self::Nack { to, .. }
+            | Self::Accuse { to, .. }
+            | Self::OwnAlive { to }
+            | Self::Gossip { to }
+            | Self::User { to, .. } => to,
+        }
+    }
+}
+
+/// A packet that was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Transmit {
+    /// Whom it is for.
+    pub to: Peer,
+    /// Its length in bytes, without head and tail.
+    pub len: usize,
+}
+
+impl Membership {
+    /// Writes the next packet into `buf`.
+    ///
+    /// `room` is asked first, with the destination: how large the whole packet may be, and how many
+    /// bytes the outer layers need in front of and behind the content, so that sealing can happen
+    /// in place. `buf` is cleared; the content begins at `head`, and capacity for `tail` is
+    /// reserved.
+    pub fn poll_transmit(
+        &mut self,
+        buf: &mut Vec<u8>,
+        room: &mut dyn FnMut(&Peer) -> Room,
+    ) -> Option<Transmit> {
+        loop {
+            let outgoing = self.outbox.pop_front()?;
+            let to = outgoing.to().clone();
+            let mut room = room(&to);
+            room.max_packet_bytes = room.max_packet_bytes.min(self.config.max_packet_bytes);
+            if let Some(len) = self.write_packet(outgoing, buf, room) {
+                self.stats.packets_sent += 1;
+                self.stats.bytes_sent += len as u64;
+                return Some(Transmit { to, len });
+            }
+        }
+    }
+
+    /// `None` if there is nothing to send after all.
+    fn write_packet(&mut self, out: Outgoing, buf: &mut Vec<u8>, room: Room) -> Option<usize> {
+        let mut writer =
+            PacketWriter::new(buf, self.config.wire_format, self.config.checksum, room);
+        let counted = self.seems_there(out.to());
+        let own = Arc::clone(&self.own_record().node);
+        let source = Some(PingSource { node: own.id.as_str(), addr: own.addr });
+        let (wrote, piggyback) = match out {
+            Outgoing::Ping { to, sequence, accuse } => {
+                let node = to.name.as_ref().map_or("", NodeId::as_str);
+                let wrote =
+                    self.write(&mut writer, &Message::Ping(Ping { sequence, node, source }));
+                // Better a ping without the accusation than none.
+                if let Some(incarnation) = accuse.filter(|_| wrote) {
+                    let from = own.id.as_str();
+                    let suspect = Message::Suspect(Suspect { incarnation, node, from });
+                    self.write(&mut writer, &suspect);
+                }
+                (wrote, accuse.is_none())
+            }
+            Outgoing::IndirectPing { sequence, target, nack, .. } => {
+                let (node, target) = (target.id.as_str(), target.addr);
+                let ping = IndirectPing { sequence, node, target, nack, source };
+                (self.write(&mut writer, &Message::IndirectPing(ping)), true)
+            }
+            Outgoing::Ack { sequence, payload, piggyback, .. } => {
+                let ack = |payload| Message::Ack(Ack { sequence, payload });
+                // Better an ack without its payload than none.
+                let wrote =
+                    self.write(&mut writer, &ack(&payload)) || self.write(&mut writer, &ack(&[]));
+                // Who still asks when the farewell has been told has missed it.
+                if wrote && piggyback && self.leaving && self.farewell.is_none() {
+                    let (node, incarnation) = (own.id.as_str(), self.incarnation);
+                    let farewell = Message::Dead(Dead { incarnation, node, from: node });
+                    self.write(&mut writer, &farewell);
+                }
+                (wrote, piggyback)
+            }
+            Outgoing::Nack { sequence, .. } => {
+                (self.write(&mut writer, &Message::Nack(Nack { sequence })), true)
+            }
+            Outgoing::User { payload, .. } => {
+                (self.write(&mut writer, &Message::User(&payload)), false)
+            }
+            Outgoing::Accuse { to, incarnation, from } => {
+                let node = to.name.as_ref().map_or("", NodeId::as_str);
+                let suspect = Suspect { incarnation, node, from: from.as_str() };
+                (self.write(&mut writer, &Message::Suspect(suspect)), false)
+            }
+            Outgoing::OwnAlive { .. } => {
+                let alive = Message::Alive(alive_of(&own, self.incarnation));
+                (self.write(&mut writer, &alive), false)
+            }
+            Outgoing::Gossip { .. } => (true, true),
+        };
+        if wrote && piggyback {
+            self.fill(&mut writer, counted);
+        }
+        (wrote && writer.parts() > 0).then(|| writer.finish())
+    }
+
+    fn write(&mut self, writer: &mut PacketWriter<'_>, message: &Message<'_>) -> bool {
+        let wrote = writer.push(message);
+        match wrote {
+            true => self.stats.count_sent(message.kind()),
+            false => self.drop(DropReason::TooLargeToSend),
+        }
+        wrote
+    }
+
+    /// Whether a peer is not known to be suspect or gone.
+    fn seems_there(&self, peer: &Peer) -> bool {
+        let record = peer.name.as_ref().and_then(|name| self.members.get(name.as_str()));
+        record.is_none_or(|record| record.state() == NodeState::Alive)
+    }
+
+    /// Fills the rest of a packet with what is queued.
+    /// What goes to a member that may not be there (`counted` is false) is no transmission: news must
+    /// not be used up on those who cannot hear it.
+    fn fill(&mut self, writer: &mut PacketWriter<'_>, counted: bool) {
+        let overhead = writer.part_overhead();
+        let n = self.members.len();
+        let limit = scale::news_limit(self.config.retransmit_mult, n);
+        let user_limit = scale::user_broadcast_limit(limit, n);
+        let (share, most) =
+            (self.config.user_broadcast_share_percent, self.config.max_packet_bytes);
+        let free = writer.remaining();
+        let reserve = self.user.earn(overhead, free, share, most);
+
+        let (events, stats) = (&mut self.events, &mut self.stats);
+        self.news.take(
+            overhead,
+            free - reserve,
+            counted.then_some(limit),
+            |part, news| {
+                stats.count_sent(news.kind);
+                writer.push_encoded(part);
+            },
+            |news| events.extend(news.done.map(Event::BroadcastDone)),
+        );
+
+        let free = writer.remaining();
+        let mut used = 0;
+        for queue in &mut self.user.queues {
+            let budget = writer.remaining();
+            let take = |part: &[u8], (): &()| {
+                stats.count_sent(MessageKind::Broadcast);
+                writer.push_encoded(part);
+            };
+            used += queue.take(overhead, budget, counted.then_some(user_limit), take, |()| {});
+        }
+        // Room that news had no use for is free of charge.
+        let charged = used.saturating_sub(free.saturating_sub(reserve));
+        self.user.credit_bytes = self.user.credit_bytes.saturating_sub(charged);
+        self.fill_from_application(writer);
+    }
+
+    fn fill_from_application(&mut self, writer: &mut PacketWriter<'_>) {
+        // A user message costs at most kind and length beside its bytes.
+        const MESSAGE_OVERHEAD: usize = 4;
+        let overhead = writer.part_overhead() + MESSAGE_OVERHEAD;
+        if writer.remaining() <= overhead || !self.app.has_user_broadcasts() {
+            return;
+        }
+        for payload in self.app.user_broadcasts(overhead, writer.remaining()) {
+            self.write(writer, &Message::User(&payload));
+        }
+    }
+
+    // ---- what is queued -----------------------------------------------------------------------
+
+    /// Queues news about a member, replacing older news about it.
+    pub(super) fn queue_news(
+        &mut self,
+        about: NodeId,
+        message: &Message<'_>,
+        done: Option<OperationId>,
+        now: Instant,
+    ) {
+        let encoded = self.encode(message);
+        let news = News { kind: message.kind(), done };
+        let events = &mut self.events;
+        self.news.push(encoded, Relation::Named(about), news, |replaced| {
+            events.extend(replaced.done.map(Event::BroadcastDone));
+        });
+        self.arm_gossip(now);
+    }
+
+    /// Queues bytes for the applications of all other members: they pass them on among themselves,
+    /// and each application gets them once, in no order. Best effort, but gossip rarely misses a
+    /// member.
+    ///
+    /// # Errors
+    /// If they do not fit a packet, or this node has left.
+    pub fn broadcast(
+        &mut self,
+        payload: &[u8],
+        relation: Relation<Arc<str>>,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<(), BroadcastError> {
+        if self.leaving {
+            return Err(BroadcastError::Left);
+        }
+        if self.config.max_user_broadcasts == 0 {
+            return Err(BroadcastError::Disabled);
+        }
+        let limit = self.max_broadcast_bytes();
+        if payload.len() > limit {
+            return Err(BroadcastError::TooLarge { len: payload.len(), limit });
+        }
+        self.broadcasts_made += 1;
+        let origin = self.id.clone();
+        let encoded = self.encode(&Message::Broadcast(Broadcast {
+            origin: origin.as_str(),
+            epoch: self.broadcast_epoch,
+            sequence: self.broadcasts_made,
+            hops: 0,
+            priority: priority as u8,
+            payload,
+        }));
+        let relation = on_payload(relation, self.config.wire_format);
+        self.queue_user(encoded, relation, priority, now);
+        Ok(())
+    }
+
+    pub(super) fn queue_user(
+        &mut self,
+        encoded: Bytes,
+        relation: Relation<Arc<str>>,
+        priority: Priority,
+        now: Instant,
+    ) {
+        self.user.queues[priority as usize].push(encoded, relation, (), |()| {});
+        for _ in 0..self.user.prune(self.config.max_user_broadcasts) {
+            self.drop(DropReason::BroadcastQueueFull);
+        }
+        self.arm_gossip(now);
+    }
+
+    /// Sends bytes to one node in one packet, best effort.
+    ///
+    /// # Errors
+    /// If they do not fit a packet.
+    pub fn send(&mut self, to: Peer, payload: Bytes) -> Result<(), BroadcastError> {
+        self.check_user_bytes(payload.len())?;
+        self.send_later(Outgoing::User { to, payload });
+        Ok(())
+    }
+
+    /// The largest user message in bytes that fits a packet.
+    pub fn max_user_message_bytes(&self) -> usize {
+        let config = &self.config;
+        let packet = config.wire_format.packet_overhead(config.checksum);
+        // Kind, and a length of up to three bytes.
+        let framing = packet + config.wire_format.part_overhead() + 4;
+        config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)
+    }
+
+    /// The largest user broadcast in bytes that fits a packet.
+    pub fn max_broadcast_bytes(&self) -> usize {
+        // Epoch, number, hops and priority, and the lengths of name and payload.
+        const HEAD_BYTES: usize = 5 + 9 + 1 + 1 + 3 + 3;
+        self.max_user_message_bytes().saturating_sub(HEAD_BYTES + self.id.as_str().len())
+    }
+
+    fn check_user_bytes(&self, len: usize) -> Result<(), BroadcastError> {
+        let limit = self.max_user_message_bytes();
+        if len > limit { Err(BroadcastError::TooLarge { len, limit }) } else { Ok(()) }
+    }
+
+    pub(super) fn encode(&mut self, message: &Message<'_>) -> Bytes {
+        self.scratch.clear();
+        self.config.wire_format.encode(message, &mut self.scratch);
+        Bytes::copy_from_slice(&self.scratch)
+    }
+
+    pub(super) fn send_later(&mut self, outgoing: Outgoing) {
+        if self.outbox.len() >= MAX_OUTBOX {
+            return self.drop(DropReason::SendQueueFull);
+        }
+        self.outbox.push_back(outgoing);
+    }
+
+    // ---- the tick -----------------------------------------------------------------------------
+
+    /// Tells that [`Application::has_user_broadcasts`](super::Application::has_user_broadcasts) has
+    /// become true.
+    pub fn user_broadcasts_available(&mut self, now: Instant) {
+        self.arm_gossip(now);
+    }
+
+    /// Makes sure that a tick is coming.
+    pub(super) fn arm_gossip(&mut self, now: Instant) {
+        let interval = self.config.gossip_interval;
+        if self.gossip_timer.is_some() || interval.is_zero() || self.config.gossip_nodes == 0 {
+            return;
+        }
+        let next = next_in_phase(self.gossip_phase, interval, now);
+        self.gossip_timer = Some(self.timers.arm(next, Timer::GossipTick));
+    }
+
+    pub(super) fn gossip_tick(&mut self, now: Instant) {
+        self.gossip_timer = None;
+        if self.news.is_empty() && self.user.len() == 0 && !self.app.has_user_broadcasts() {
+            return;
+        }
+        let (own, window) = (&self.id, self.config.gossip_to_the_dead_time);
+        let chosen = self.members.next_in_ring(self.config.gossip_nodes, |record| {
+            let told = match record.state() {
+                NodeState::Alive | NodeState::Suspect => true,
+                NodeState::Dead => now.saturating_duration_since(record.since) <= window,
+                NodeState::Left => false,
+            };
+            told && record.node.id != *own
+        });
+        if chosen.is_empty() {
+            let waiting = self.news.tags_mut().filter_map(|news| news.done.take());
+            self.events.extend(waiting.map(Event::BroadcastDone));
+            // The next change of the table starts the tick again.
+            if !self.app.has_user_broadcasts() {
+                return;
+            }
+        }
+        for position in chosen {
+            let node = &self.members.at(position).node;
+            let to = Peer::named(node.addr, node.id.clone());
+            self.send_later(Outgoing::Gossip { to });
+        }
+        self.arm_gossip(now);
+    }
+}
+
+/// The queue holds encoded broadcasts; the application judges their payload.
+fn on_payload(relation: Relation<Arc<str>>, format: WireFormat) -> Relation<Arc<str>> {
+    match relation {
+        Relation::Invalidating(judge) => {
+            Relation::Invalidating(Box::new(move |encoded| match read_part(format, encoded) {
+                Some(Message::Broadcast(broadcast)) => judge(broadcast.payload),
+                _ => false,
+            }))
+        }
+        other => other,
+    }
+}
+
+/// The first instant after `now` that is a whole number of intervals from `phase`.
+fn next_in_phase(phase: Instant, interval: Duration, now: Instant) -> Instant {
+    if phase > now {
+        return phase;
+    }
+    let since = now.saturating_duration_since(phase).as_nanos();
+    let rest = interval.as_nanos() - since % interval.as_nanos();
+    now + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_keep_their_phase() {
+        let t0 = Instant::now();
+        let ms = |n| t0 + Duration::from_millis(n);
+        let interval = Duration::from_millis(200);
+        assert_eq!(next_in_phase(ms(70), interval, t0), ms(70));
+        assert_eq!(next_in_phase(ms(70), interval, ms(70)), ms(270));
+        assert_eq!(next_in_phase(ms(70), interval, ms(269)), ms(270));
+        assert_eq!(next_in_phase(ms(70), interval, ms(1071)), ms(1270));
+    }
+}

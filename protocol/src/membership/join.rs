@@ -1,0 +1,72 @@
+//! Joining: the first exchange of states with a cluster (Go `Join`).
+//!
+//! A join is a push/pull with a seed. The seed learns of this node from the state that it is sent,
+//! and gossips it; this node learns everybody. The caller tries as many seeds as it likes, at the
+//! same time; each has its own result. A node that has left is alive again from its next join on.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::push_pull::Purpose;
+use super::{Membership, OperationId, StreamRequestKind};
+use crate::node::{Node, Peer};
+
+impl Membership {
+    /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`](super::Event). After
+    /// [`leave`](Self::leave) call [`rejoin`](Self::rejoin) first.
+    pub fn join(&mut self, seed: Peer) -> OperationId {
+        self.start_exchange(seed, StreamRequestKind::PushPull { join: true }, Purpose::Join)
+    }
+
+    /// Takes a farewell back: this node is alive again, at its next incarnation. Does nothing if it
+    /// has not left.
+    pub fn rejoin(&mut self, now: Instant) {
+        if !self.leaving {
+            return;
+        }
+        self.leaving = false;
+        let node = Node::clone(&self.own_record().node);
+        self.announce_self(node, None, now);
+        if self.members.iter().any(|record| record.state().is_gone()) {
+            self.arm_reconnect(now);
+        }
+    }
+
+    /// Changes the own meta, and tells everybody. The end of telling is reported as
+    /// [`Event::BroadcastDone`](super::Event); with nobody to tell, at once.
+    ///
+    /// # Errors
+    /// If it is too long.
+    pub fn update_meta(
+        &mut self,
+        meta: bytes::Bytes,
+        now: Instant,
+    ) -> Result<OperationId, crate::error::MetaError> {
+        super::check_meta(&self.config, &meta)?;
+        let done = self.next_operation();
+        let mut node = Node::clone(&self.own_record().node);
+        node.meta = meta;
+        if self.leaving {
+            // Remembered for a later rejoin; nobody is to be told now.
+            if let Some(record) = self.members.get_mut(self.id.as_str()) {
+                record.node = Arc::new(node);
+            }
+            self.events.push_back(super::Event::BroadcastDone(done));
+            return Ok(done);
+        }
+        let waiting = self.somebody_listens().then_some(done);
+        self.announce_self(node, waiting, now);
+        if waiting.is_none() {
+            self.events.push_back(super::Event::BroadcastDone(done));
+        }
+        Ok(done)
+    }
+
+    /// Whether there is another live member, and gossip to reach it: else there is nobody to wait
+    /// for.
+    pub(super) fn somebody_listens(&self) -> bool {
+        let own = usize::from(self.own_record().state().is_live());
+        let gossips = !self.config.gossip_interval.is_zero() && self.config.gossip_nodes > 0;
+        self.members.live() > own && gossips
+    }
+}

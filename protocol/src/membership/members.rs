@@ -1,0 +1,326 @@
+//! The member table: every known record, in probe order, and found by name.
+//!
+//! Probing walks the records round robin and shuffles them after each round, which bounds the time
+//! to the next probe of any member (SWIM §4.3). A new record goes to a random place. Invariants:
+//! `ring[index[id]].node.id == id` for every record, and `live` is the number of records that are
+//! alive or suspect.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::quality::SeedableRandomState;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::event::{Death, Member};
+use super::suspicion::Suspicion;
+use crate::node::{Node, NodeId, NodeState};
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) node: Arc<Node>,
+    pub(super) incarnation: u32,
+    state: NodeState,
+    /// Since when it is in that state.
+    pub(super) since: Instant,
+    pub(super) suspicion: Option<Box<Suspicion>>,
+    pub(super) death: Option<Arc<Death>>,
+}
+
+impl Record {
+    pub(super) fn new(node: Arc<Node>, incarnation: u32, state: NodeState, since: Instant) -> Self {
+        Self { node, incarnation, state, since, suspicion: None, death: None }
+    }
+
+    pub(super) fn state(&self) -> NodeState {
+        self.state
+    }
+
+    pub(super) fn to_member(&self) -> Member {
+        Member {
+            node: Arc::clone(&self.node),
+            state: self.state,
+            incarnation: self.incarnation,
+            since: self.since,
+            death: self.death.clone(),
+        }
+    }
+}
+
+/// All records.
+#[derive(Debug)]
+pub(super) struct Members {
+    ring: Vec<Record>,
+    index: HashMap<NodeId, u32, SeedableRandomState>,
+    live: usize,
+    /// Where in the ring the next probe looks.
+    pub(super) probe_index: usize,
+    /// Where in the ring the next gossip looks.
+    gossip_index: usize,
+}
+
+impl Members {
+    pub(super) fn new(rng: &mut StdRng) -> Self {
+        let hasher =
+            SeedableRandomState::with_seed(rng.random(), foldhash::SharedSeed::global_fixed());
+        Self {
+            ring: Vec::new(),
+            index: HashMap::with_hasher(hasher),
+            live: 0,
+            probe_index: 0,
+            gossip_index: 0,
+        }
+    }
+
+    /// All records, gone ones included: the `n` of the formulas.
+    pub(super) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Alive and suspect ones, the own node included.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).map(|&at| at as usize)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Record> {
+        self.position(name).map(|at| &self.ring[at])
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Record> {
+        self.position(name).map(|at| &mut self.ring[at])
+    }
+
+    pub(super) fn at(&self, position: usize) -> &Record {
+        &self.ring[position]
+    }
+
+    pub(super) fn at_mut(&mut self, position: usize) -> &mut Record {
+        &mut self.ring[position]
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Record> {
+        self.ring.iter()
+    }
+
+    /// Adds a record at a random place and gives that place.
+    pub(super) fn insert(&mut self, record: Record, rng: &mut StdRng) -> usize {
+        debug_assert!(self.position(record.node.id.as_str()).is_none());
+        self.live += usize::from(record.state.is_live());
+        let last = self.ring.len();
+        let at = rng.random_range(0..=last);
+        self.index.insert(record.node.id.clone(), last as u32);
+        self.ring.push(record);
+        if at != last {
+            self.ring.swap(at, last);
+            self.reindex(at);
+            self.reindex(last);
+        }
+        at
+    }
+
+    /// Changes the state and stamps the time.
+    pub(super) fn set_state(&mut self, position: usize, state: NodeState, now: Instant) {
+        let record = &mut self.ring[position];
+        self.live -= usize::from(record.state.is_live());
+        self.live += usize::from(state.is_live());
+        record.state = state;
+        record.since = now;
+    }
+
+    /// Removes the records that `expired` names and gives them back.
+    pub(super) fn remove_where(&mut self, expired: impl FnMut(&Record) -> bool) -> Vec<Record> {
+        let keep = partition_to_end(&mut self.ring, expired);
+        let removed: Vec<Record> = self.ring.drain(keep..).collect();
+        for record in &removed {
+            debug_assert!(record.state.is_gone());
+            self.index.remove(record.node.id.as_str());
+        }
+        if !removed.is_empty() {
+            (0..self.ring.len()).for_each(|at| self.reindex(at));
+        }
+        removed
+    }
+
+    /// A new random probe order.
+    pub(super) fn shuffle(&mut self, rng: &mut StdRng) {
+        self.ring.shuffle(rng);
+        (0..self.ring.len()).for_each(|at| self.reindex(at));
+    }
+
+    /// Up to `k` different random records that `wanted` accepts, as positions (Go
+    /// `kRandomNodes`). Where many are wanted a few draws find them; else all are looked at.
+    pub(super) fn random(
+        &self,
+        k: usize,
+        rng: &mut StdRng,
+        mut wanted: impl FnMut(&Record) -> bool,
+    ) -> Vec<usize> {
+        let n = self.ring.len();
+        let k = k.min(n);
+        let mut chosen = Vec::with_capacity(k);
+        if n >= 3 * k {
+            for _ in 0..8 * k {
+                let at = rng.random_range(0..n);
+                if !chosen.contains(&at) && wanted(&self.ring[at]) {
+                    chosen.push(at);
+                }
+                if chosen.len() == k {
+                    return chosen;
+                }
+            }
+        }
+        let left = |at: &usize| !chosen.contains(at) && wanted(&self.ring[*at]);
+        let mut rest: Vec<usize> = (0..n).filter(left).collect();
+        rest.shuffle(rng);
+        rest.truncate(k - chosen.len());
+        chosen.extend(rest);
+        chosen
+    }
+
+    /// The next up to `k` records of the ring that `wanted` accepts, as positions. Walking the
+    /// shuffled ring instead of drawing at random sends the transmissions of an item to different
+    /// members, so that fewer are missed.
+    pub(super) fn next_in_ring(
+        &mut self,
+        k: usize,
+        mut wanted: impl FnMut(&Record) -> bool,
+    ) -> Vec<usize> {
+        let n = self.ring.len();
+        let mut chosen = Vec::with_capacity(k.min(n));
+        for _ in 0..n {
+            if chosen.len() == k {
+                break;
+            }
+            let at = self.gossip_index % n;
+            self.gossip_index = at + 1;
+            if wanted(&self.ring[at]) {
+                chosen.push(at);
+            }
+        }
+        chosen
+    }
+
+    fn reindex(&mut self, at: usize) {
+        if let Some(slot) = self.index.get_mut(self.ring[at].node.id.as_str()) {
+            *slot = at as u32;
+        }
+    }
+}
+
+/// Swaps what `expired` names to the end and gives the length of the rest (Go `moveDeadNodes`,
+/// whose order the rest of a probe round depends on).
+pub fn partition_to_end<T>(items: &mut [T], mut expired: impl FnMut(&T) -> bool) -> usize {
+    let mut keep = items.len();
+    let mut at = 0;
+    while at < keep {
+        if expired(&items[at]) {
+            keep -= 1;
+            items.swap(at, keep);
+        } else {
+            at += 1;
+        }
+    }
+    keep
+}
+
+/// The generator behind every random choice of a machine.
+pub(super) fn seeded_rng(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::node::Versions;
+
+    /// A table of `n`, of which the first `alive` are alive and the others dead.
+    fn table(n: usize, alive: usize, rng: &mut StdRng) -> Members {
+        let mut members = Members::new(rng);
+        for i in 0..n {
+            let id = NodeId::new(&format!("n{i}")).unwrap();
+            let addr = ([10, 0, 0, 1], 1 + i as u16).into();
+            let node = Arc::new(Node::new(id, addr, Bytes::new(), Versions::default()));
+            let state = if i < alive { NodeState::Alive } else { NodeState::Dead };
+            members.insert(Record::new(node, 1, state, Instant::now()), rng);
+        }
+        members
+    }
+
+    fn is_alive(record: &Record) -> bool {
+        record.state() == NodeState::Alive
+    }
+
+    #[test]
+    fn random_choice_finds_the_few_among_the_many() {
+        let mut rng = seeded_rng(1);
+        for (n, alive, k) in [(100, 1, 1), (100, 2, 3), (100, 60, 3), (5, 3, 3), (5, 5, 100)] {
+            let members = table(n, alive, &mut rng);
+            let mut found = BTreeSet::new();
+            for _ in 0..300 {
+                let chosen = members.random(k, &mut rng, is_alive);
+                let different: BTreeSet<_> = chosen.iter().collect();
+                assert_eq!(chosen.len(), k.min(alive), "{k} of {alive} in {n}");
+                assert_eq!(different.len(), chosen.len());
+                assert!(chosen.iter().all(|&at| is_alive(members.at(at))));
+                found.extend(chosen);
+            }
+            assert_eq!(found.len(), alive, "everybody is chosen now and then");
+        }
+        let members = table(3, 3, &mut rng);
+        assert_eq!(members.random(usize::MAX, &mut rng, is_alive).len(), 3);
+        assert_eq!(members.random(0, &mut rng, is_alive), []);
+        assert_eq!(members.random(2, &mut rng, |_| false), []);
+    }
+
+    #[test]
+    fn the_ring_is_walked_evenly() {
+        let mut rng = seeded_rng(2);
+        let mut members = table(10, 7, &mut rng);
+        let mut times = [0; 10];
+        for _ in 0..21 {
+            members.next_in_ring(2, is_alive).into_iter().for_each(|at| times[at] += 1);
+        }
+        let of = |wanted: fn(&Record) -> bool| -> Vec<i32> {
+            (0..10).filter(|&at| wanted(members.at(at))).map(|at| times[at]).collect()
+        };
+        assert_eq!(of(is_alive), [6; 7]);
+        assert_eq!(of(|record| !is_alive(record)), [0; 3]);
+        assert_eq!(members.next_in_ring(usize::MAX, is_alive).len(), 7);
+    }
+
+    #[test]
+    fn a_new_record_goes_to_a_random_place() {
+        let mut places = BTreeSet::new();
+        for seed in 0..40 {
+            let mut rng = seeded_rng(seed);
+            let members = table(4, 4, &mut rng);
+            places.insert(members.position("n3").unwrap());
+        }
+        assert_eq!(places, BTreeSet::from([0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn what_is_removed_is_not_found_and_the_rest_is() {
+        let mut rng = seeded_rng(3);
+        let mut members = table(50, 20, &mut rng);
+        assert_eq!(members.remove_where(|record| !is_alive(record)).len(), 30);
+        assert_eq!((members.len(), members.live()), (20, 20));
+        members.shuffle(&mut rng);
+        for i in 0..50 {
+            let name = format!("n{i}");
+            let found = members.get(&name).map(|record| record.node.id.as_str().to_owned());
+            assert_eq!(found, (i < 20).then_some(name));
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! The machine: one node's part in the protocol.
+//!
+//! | module | mechanism |
+//! |---|---|
+//! | `members` | the member table and the probe ring |
+//! | [`transition`](self) | what alive, suspect and dead messages change |
+//! | `probe` | failure detection: direct, indirect, over a stream |
+//! | `relay` | pings on behalf of others, answers to pings |
+//! | `suspicion` | the time between a failed probe and a death |
+//! | `awareness` | how far this node doubts itself |
+//! | `refute` | contradicting news about oneself |
+//! | `gossip` | spreading news: fan-out and byte budget |
+//! | `broadcast` | the transmit-limited queue of news |
+//! | `user_broadcast` | the application's messages for everybody |
+//! | `push_pull` | exchange of whole states, in slices |
+//! | `join`, `leave` | coming and going |
+//! | `reap` | forgetting the dead, and remembering that they were |
+//! | `reconnect` | finding failed members again |
+//! | `timer`, `scale`, `event` | wake-ups, formulas, what is reported |
+
+mod awareness;
+pub(crate) mod broadcast;
+mod event;
+mod gossip;
+mod join;
+mod leave;
+pub(crate) mod members;
+mod probe;
+mod push_pull;
+mod reap;
+mod reconnect;
+mod refute;
+mod relay;
+pub(crate) mod scale;
+mod suspicion;
+pub mod testing;
+mod timer;
+mod transition;
+mod user_broadcast;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+pub use broadcast::{Invalidates, Relation};
+pub use event::{
+    Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
+};
+pub use gossip::{Priority, Transmit};
+pub use push_pull::{StreamRequest, StreamRequestKind, StreamResponse};
+pub use reap::Tombstone;
+
+use self::awareness::Awareness;
+use self::gossip::{Outgoing, UserQueues};
+use self::members::{Members, Record};
+use self::probe::Probe;
+use self::push_pull::{Exchange, Merge};
+use self::reap::Tombstones;
+use self::relay::PendingPing;
+use self::timer::{Timer, TimerKey, Timers};
+use crate::config::Config;
+use crate::error::{MetaError, Refusal, StartError};
+use crate::message::{Alive, Message};
+use crate::node::{Node, NodeId, NodeState, Peer, canonical};
+use crate::stats::{DropReason, Stats};
+use crate::wire::stream::RemoteRecord;
+use crate::wire::{PacketError, read_packet};
+
+/// The largest incarnation a peer may name: above it nobody could refute any more.
+pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
+
+/// How far above the known incarnation a peer may jump.
+pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
+
+/// Decisions of the application that the machine needs at once. Every method has a default.
+///
+/// The methods are called from inside the machine: they must answer quickly and without blocking.
+pub trait Application {
+    /// Whether a node may be a member. Asked for every announcement of another node that would
+    /// change something; a refused one is dropped and counted.
+    ///
+    /// # Errors
+    /// The reason for not admitting it.
+    fn admit_alive(&mut self, node: &Node) -> Result<(), Refusal> {
+        let _ = node;
+        Ok(())
+    }
+
+    /// Whether to merge with a cluster, given all that it knows. Asked for joins only, by both
+    /// sides.
+    ///
+    /// # Errors
+    /// The reason for not merging.
+    fn admit_merge(&mut self, peer: &Peer, nodes: &[RemoteRecord]) -> Result<(), Refusal> {
+        let _ = (peer, nodes);
+        Ok(())
+    }
+
+    /// Bytes to send along with the ack of a member's ping.
+    fn ack_payload(&mut self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Whether [`user_broadcasts`](Self::user_broadcasts) may have something. True keeps the gossip
+    /// tick running even when no news is queued.
+    fn has_user_broadcasts(&mut self) -> bool {
+        false
+    }
+
+    /// User broadcasts for one packet. Each costs its length plus `overhead` of the `limit`, in
+    /// bytes; what goes over it is dropped and counted.
+    fn user_broadcasts(&mut self, overhead: usize, limit: usize) -> Vec<Bytes> {
+        let _ = (overhead, limit);
+        Vec::new()
+    }
+
+    /// Whether this member may be pinged over a stream when its packets are lost. Go:
+    /// `DisableTcpPingsForNode`, reversed.
+    fn allows_stream_ping(&mut self, node: &Node) -> bool {
+        let _ = node;
+        true
+    }
+}
+
+impl Application for () {}
+
+/// The protocol state of one node: SWIM with the Lifeguard extensions, without I/O.
+///
+/// There is no clock, thread, socket or global randomness inside. The owner passes the time in and
+/// carries the bytes; the same seed and the same calls give the same run. Four kinds of methods:
+///
+/// - **inputs**: [`handle_packet`](Self::handle_packet), [`handle_timeout`](Self::handle_timeout),
+///   [`handle_send_error`](Self::handle_send_error), and for streams
+///   [`handle_stream_ping`](Self::handle_stream_ping),
+///   [`serve_push_pull`](Self::serve_push_pull) with
+///   [`finish_push_pull`](Self::finish_push_pull),
+///   [`handle_stream_response`](Self::handle_stream_response);
+/// - **commands**: [`join`](Self::join), [`leave`](Self::leave),
+///   [`update_meta`](Self::update_meta), [`ping`](Self::ping), [`broadcast`](Self::broadcast),
+///   [`send`](Self::send);
+/// - **outputs**: [`poll_transmit`](Self::poll_transmit),
+///   [`poll_stream_request`](Self::poll_stream_request), [`poll_event`](Self::poll_event),
+///   [`poll_timeout`](Self::poll_timeout);
+/// - **getters**: [`members`](Self::members), [`own`](Self::own),
+///   [`health_score`](Self::health_score), [`stats`](Self::stats) and others.
+///
+/// After any input or command, drain the first three outputs until they give `None`, then ask
+/// `poll_timeout` when to call `handle_timeout` next. `now` must not go backwards.
+///
+/// ```
+/// use std::time::Instant;
+/// use memberlist_protocol::{Config, Membership, NodeId, wire::Room};
+///
+/// let id = NodeId::new("a")?;
+/// let now = Instant::now();
+/// let addr = "127.0.0.1:7946".parse()?;
+/// let mut node = Membership::new(Config::lan(), id, addr, Default::default(), 42, now, Box::new(()))?;
+/// node.join("127.0.0.1:7947".parse::<std::net::SocketAddr>()?.into());
+///
+/// let mut packet = Vec::new();
+/// let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
+/// while let Some(transmit) = node.poll_transmit(&mut packet, &mut |_| room) { /* send it */ }
+/// while let Some(request) = node.poll_stream_request() { /* open a stream */ }
+/// while let Some(event) = node.poll_event() { /* tell the application */ }
+/// let wake_at = node.poll_timeout();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Membership {
+    config: Config,
+    app: Box<dyn Application + Send>,
+    rng: StdRng,
+    stats: Stats,
+    /// The own name; the own record is in the table like any other.
+    id: NodeId,
+    /// The own incarnation. The record's follows it.
+    incarnation: u32,
+    leaving: bool,
+    /// The farewell that is still being sent.
+    farewell: Option<OperationId>,
+    members: Members,
+    tombstones: Tombstones,
+    awareness: Awareness,
+    timers: Timers,
+
+    probe: Option<Probe>,
+    /// A probe was due while another was running.
+    probe_overdue: bool,
+    pending_pings: BTreeMap<u32, PendingPing>,
+    relays: usize,
+    next_sequence: u32,
+
+    news: broadcast::BroadcastQueue<NodeId, gossip::News>,
+    user: UserQueues,
+    /// Of this run; its broadcasts are numbered within it.
+    broadcast_epoch: u32,
+    broadcasts_made: u64,
+    seen_broadcasts: user_broadcast::SeenBroadcasts,
+    gossip_timer: Option<TimerKey>,
+    gossip_phase: Instant,
+    reconnect_timer: Option<TimerKey>,
+    /// What the outer layers add to a packet, in bytes.
+    outer_overhead: usize,
+
+    exchanges: BTreeMap<OperationId, Exchange>,
+    serving: usize,
+    merges: VecDeque<Merge>,
+    /// Merges are waiting for their next slice since then.
+    merge_due: Option<Instant>,
+    next_operation: u64,
+
+    outbox: VecDeque<Outgoing>,
+    requests: VecDeque<StreamRequest>,
+    events: VecDeque<Event>,
+    scratch: Vec<u8>,
+}
+
+impl Membership {
+    /// A node that is alive and alone. `seed` fixes every random choice; outside of tests it must
+    /// come from the system's randomness.
+    ///
+    /// # Errors
+    /// If the settings, the address or the meta cannot be used.
+    pub fn new(
+        config: Config,
+        id: NodeId,
+        addr: SocketAddr,
+        meta: Bytes,
+        seed: u64,
+        now: Instant,
+        app: Box<dyn Application + Send>,
+    ) -> Result<Self, StartError> {
+        config.validate()?;
+        check_meta(&config, &meta)?;
+        let addr = canonical(addr);
+        if addr.port() == 0 || addr.ip().is_unspecified() || addr.ip().is_multicast() {
+            return Err(StartError::Address(addr));
+        }
+        let mut rng = members::seeded_rng(seed);
+        let members = Members::new(&mut rng);
+        let news = broadcast::BroadcastQueue::new(rng.random());
+        let user = UserQueues::new(rng.random());
+        let (next_sequence, broadcast_epoch) = (rng.random(), rng.random());
+        let seen_broadcasts = user_broadcast::SeenBroadcasts::new(rng.random());
+        let mut machine = Self {
+            awareness: Awareness::new(config.awareness_max_multiplier),
+            tombstones: Tombstones::new(config.max_tombstones),
+            config,
+            app,
+            rng,
+            stats: Stats::default(),
+            id: id.clone(),
+            incarnation: 0,
+            leaving: false,
+            farewell: None,
+            members,
+            timers: Timers::default(),
+            probe: None,
+            probe_overdue: false,
+            pending_pings: BTreeMap::new(),
+            relays: 0,
+            next_sequence,
+            news,
+            user,
+            broadcast_epoch,
+            broadcasts_made: 0,
+            seen_broadcasts,
+            gossip_timer: None,
+            gossip_phase: now,
+            reconnect_timer: None,
+            outer_overhead: 0,
+            exchanges: BTreeMap::new(),
+            serving: 0,
+            merges: VecDeque::new(),
+            merge_due: None,
+            next_operation: 0,
+            outbox: VecDeque::new(),
+            requests: VecDeque::new(),
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+        };
+        let node = Node::new(id, addr, meta, machine.config.versions());
+        machine.start_timers(now);
+        machine.announce_self(node, None, now);
+        Ok(machine)
+    }
+
+    /// Staggers the periodic work, so that nodes started together do not stay in step.
+    fn start_timers(&mut self, now: Instant) {
+        self.gossip_phase = now + self.random_part(self.config.gossip_interval);
+        if !self.config.probe_interval.is_zero() {
+            let first = now + self.random_part(self.config.probe_interval);
+            self.timers.arm(first, Timer::ProbeTick);
+        }
+        if !self.config.push_pull_interval.is_zero() {
+            let first = now + self.random_part(self.config.push_pull_interval);
+            self.timers.arm(first, Timer::PushPullTick);
+        }
+    }
+
+    fn random_part(&mut self, of: Duration) -> Duration {
+        of.mul_f64(self.rng.random::<f64>())
+    }
+
+    // ---- inputs -------------------------------------------------------------------------------
+
+    /// Takes one packet, without its outer layers. `from.name` is the name that the transport has
+    /// verified, if it verifies any.
+    ///
+    /// # Errors
+    /// If the packet as a whole cannot be read; it has been counted. (A message in it that cannot
+    /// be read is counted and skipped.)
+    pub fn handle_packet(
+        &mut self,
+        from: &Peer,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(), PacketError> {
+        self.stats.packets_received += 1;
+        self.stats.bytes_received += packet.len() as u64;
+        let messages = match read_packet(self.config.wire_format, packet) {
+            Ok(messages) => messages,
+            Err(error) => {
+                self.drop(error.reason());
+                return Err(error);
+            }
+        };
+        let mut answers = self.answers_per_packet();
+        for message in messages {
+            match message {
+                Ok(message) => self.handle_message(from, &message, &mut answers, now),
+                Err(error) => self.drop(error.reason()),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_message(
+        &mut self,
+        from: &Peer,
+        message: &Message<'_>,
+        answers: &mut usize,
+        now: Instant,
+    ) {
+        self.stats.count_received(message.kind());
+        match message {
+            Message::Ping(ping) => self.handle_ping(from, ping, answers),
+            Message::IndirectPing(ping) => self.handle_indirect_ping(from, ping, answers, now),
+            Message::Ack(ack) => self.handle_ack(from, ack, now),
+            Message::Nack(nack) => self.handle_nack(from, *nack),
+            Message::Suspect(suspect) => {
+                self.answer_old_accusation(from, suspect, answers);
+                self.suspect(suspect, None, now);
+            }
+            Message::Alive(alive) => self.alive(alive, now),
+            Message::Dead(dead) => self.dead(dead, now),
+            Message::User(payload) => {
+                let payload = Bytes::copy_from_slice(payload);
+                let from = from.addr;
+                self.events.push_back(Event::UserMessage { from, origin: None, payload });
+            }
+            Message::Broadcast(broadcast) => self.handle_broadcast(from.addr, broadcast, now),
+        }
+    }
+
+    /// Does what is due. Call it when the time of [`poll_timeout`](Self::poll_timeout) has come;
+    /// earlier or more often does no harm. One call applies at most one slice of a large merge.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::ProbeTick => self.probe_tick(now),
+                Timer::ProbeTimeout => self.probe_timeout(now),
+                Timer::ProbeDeadline => self.probe_deadline(now),
+                Timer::GossipTick => self.gossip_tick(now),
+                Timer::PushPullTick => self.push_pull_tick(now),
+                Timer::ReconnectTick => self.reconnect_tick(now),
+                Timer::Suspicion(id) => self.suspicion_expired(&id, now),
+                Timer::PingExpiry(sequence) => self.ping_expired(sequence),
+                Timer::RelayNack(sequence) => self.relay_late(sequence),
+            }
+        }
+        self.merge_slice(now);
+    }
+
+    /// Tells that a packet to this peer could not be sent ("network unreachable"). If it was the
+    /// ping of the running probe, relays are asked at once.
+    pub fn handle_send_error(&mut self, to: &Peer, now: Instant) {
+        self.stats.send_errors += 1;
+        self.probe_send_failed(to, now);
+    }
+
+    /// Tells how many bytes the outer layers (label, encryption) add to a packet. It may change at
+    /// any time; what is queued is packed accordingly.
+    pub fn set_outer_overhead(&mut self, bytes: usize) {
+        self.outer_overhead = bytes;
+    }
+
+    // ---- outputs ------------------------------------------------------------------------------
+
+    /// The next thing to tell the application.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        if matches!(&event, Event::BroadcastDone(id) if self.farewell == Some(*id)) {
+            self.farewell = None;
+        }
+        Some(event)
+    }
+
+    /// The next stream to open. Each request must be answered once with
+    /// [`handle_stream_response`](Self::handle_stream_response).
+    pub fn poll_stream_request(&mut self) -> Option<StreamRequest> {
+        self.requests.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called. A time in the past means
+    /// at once, after packets that have already arrived.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.merge_due].into_iter().flatten().min()
+    }
+
+    // ---- getters ------------------------------------------------------------------------------
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The own name.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// This node as it announces itself.
+    pub fn own(&self) -> Member {
+        self.own_record().to_member()
+    }
+
+    /// Every known record, dead and left ones included until they are reaped.
+    pub fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        self.members.iter().map(Record::to_member)
+    }
+
+    /// One member by name.
+    pub fn member(&self, name: &str) -> Option<Member> {
+        self.members.get(name).map(Record::to_member)
+    }
+
+    /// How many members are alive or suspect, this node included (while it has not left).
+    pub fn live_members(&self) -> usize {
+        self.members.live()
+    }
+
+    /// The estimated cluster size: all known records.
+    pub fn known_members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// How far this node doubts itself: 0 is healthy, below
+    /// [`Config::awareness_max_multiplier`].
+    pub fn health_score(&self) -> u32 {
+        self.awareness.score()
+    }
+
+    /// Whether this node has said farewell (and not joined again).
+    pub fn has_left(&self) -> bool {
+        self.leaving
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What is remembered of reaped members, oldest first.
+    pub fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
+        self.tombstones.iter()
+    }
+
+    /// Bytes of news and user broadcasts that wait to be sent.
+    pub fn queued_bytes(&self) -> usize {
+        self.news.bytes() + self.user.bytes()
+    }
+
+    /// Items of news about members, and user broadcasts, that wait to be sent.
+    pub fn queued_broadcasts(&self) -> (usize, usize) {
+        (self.news.len(), self.user.len())
+    }
+
+    /// Timers that are armed, pings that wait for an answer: bounded, for checks.
+    pub fn pending(&self) -> (usize, usize) {
+        (self.timers.len(), self.pending_pings.len())
+    }
+
+    // ---- shared by the mechanisms -------------------------------------------------------------
+
+    fn own_record(&self) -> &Record {
+        // The own record is inserted by `new` and never reaped.
+        match self.members.get(self.id.as_str()) {
+            Some(record) => record,
+            None => unreachable!("the own record is never removed"),
+        }
+    }
+
+    fn is_self(&self, name: &str) -> bool {
+        self.id.as_str() == name
+    }
+
+    fn drop(&mut self, reason: DropReason) {
+        self.stats.count_drop(reason);
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.wrapping_add(1);
+        sequence
+    }
+
+    fn next_operation(&mut self) -> OperationId {
+        self.next_operation += 1;
+        OperationId(self.next_operation)
+    }
+
+    fn change_health(&mut self, delta: i32) {
+        // Without LHA-Probe nothing would ever lower the score again.
+        if self.config.lifeguard.health_aware_probe && self.awareness.apply(delta) {
+            self.events.push_back(Event::HealthChanged(self.awareness.score()));
+        }
+    }
+
+    /// Makes this node alive at its next incarnation and tells the others.
+    fn announce_self(&mut self, node: Node, done: Option<OperationId>, now: Instant) {
+        self.incarnation += 1;
+        let node = Arc::new(node);
+        let position = match self.members.position(self.id.as_str()) {
+            Some(position) => position,
+            None => {
+                let record = Record::new(Arc::clone(&node), 0, NodeState::Dead, now);
+                self.members.insert(record, &mut self.rng)
+            }
+        };
+        let record = self.members.at_mut(position);
+        let was = record.state();
+        let changed = record.node != node;
+        record.incarnation = self.incarnation;
+        record.node = node;
+        if was != NodeState::Alive {
+            self.members.at_mut(position).death = None;
+            self.members.set_state(position, NodeState::Alive, now);
+        }
+        self.queue_own_alive(done, now);
+        let member = self.members.at(position).to_member();
+        if was.is_gone() {
+            self.events.push_back(Event::Joined(member));
+        } else if changed {
+            self.events.push_back(Event::Updated(member));
+        }
+    }
+}
+
+fn check_meta(config: &Config, meta: &[u8]) -> Result<(), MetaError> {
+    let (len, limit) = (meta.len(), config.max_meta_bytes);
+    if len > limit { Err(MetaError { len, limit }) } else { Ok(()) }
+}
+
+/// An announcement that borrows from a record.
+fn alive_of(node: &Node, incarnation: u32) -> Alive<'_> {
+    Alive {
+        incarnation,
+        node: node.id.as_str(),
+        addr: node.addr,
+        wide_ipv4: node.wide_ipv4,
+        meta: &node.meta,
+        versions: node.versions,
+    }
+}

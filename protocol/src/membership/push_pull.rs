@@ -1,0 +1,376 @@
+//! Exchange of whole states over a stream (Go `pushPullNode`, `mergeRemoteState`).
+//!
+//! Anti-entropy: what gossip missed is repaired when two nodes compare all that they know, at
+//! joining and from time to time. The machine asks for a stream and is given the other side's
+//! state; writing its own is the stream's business, from a [snapshot](Membership::local_state).
+//! A state is merged in slices, so that probes are answered in between. Invariants: the answer to a
+//! push/pull is the state before the merge; a peer whose versions do not go with this cluster's
+//! changes nothing.
+//!
+//! Departure from Go: who asks is refused before it is answered, not after, so that it learns of the
+//! refusal, and of no members.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::timer::Timer;
+use super::{Event, Membership, OperationId, alive_of, scale};
+use crate::error::ExchangeError;
+use crate::message::{Dead, Suspect};
+use crate::node::{NodeState, Peer, Versions};
+use crate::stats::DropReason;
+use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
+
+/// Records that are merged before other work gets its turn.
+const SLICE_RECORDS: usize = 256;
+
+/// A stream that the machine wants opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct StreamRequest {
+    /// To be given back with the response.
+    pub id: OperationId,
+    /// To whom.
+    pub to: Peer,
+    /// What for.
+    pub kind: StreamRequestKind,
+    /// The time for everything from dialling to the end of the answer.
+    pub timeout: Duration,
+}
+
+/// What a stream is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StreamRequestKind {
+    /// Send the own state, read the peer's.
+    PushPull {
+        /// Whether this is the first contact with that cluster.
+        join: bool,
+    },
+    /// Send a ping, read its ack.
+    Ping {
+        /// The sequence number for both.
+        sequence: u32,
+        /// The time left for it.
+        timeout: Duration,
+    },
+}
+
+/// What came of a [`StreamRequest`].
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum StreamResponse {
+    /// The peer's state.
+    PushPull(RemoteState),
+    /// The ack of a ping.
+    Ack {
+        /// Its sequence number.
+        sequence: u32,
+    },
+    /// Nothing.
+    Failed(ExchangeError),
+}
+
+/// A stream that was asked for.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    peer: Peer,
+    purpose: Purpose,
+}
+
+/// Why a stream was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    Join,
+    Periodic,
+    Reconnect,
+    ProbePing,
+}
+
+/// A state on its way into the table.
+#[derive(Debug)]
+pub(super) struct Merge {
+    peer: Peer,
+    join: Option<OperationId>,
+    /// Whether it is a cluster's first exchange with another.
+    joining: bool,
+    records: VecDeque<RemoteRecord>,
+    user_state: Bytes,
+    total: usize,
+}
+
+impl Membership {
+    /// All that this node knows, to be sent in a push/pull. Cheap: the records are shared.
+    pub fn local_state(&self) -> Vec<SnapshotRecord> {
+        (self.members.iter())
+            .map(|record| SnapshotRecord {
+                node: Arc::clone(&record.node),
+                incarnation: record.incarnation,
+                state: record.state(),
+            })
+            .collect()
+    }
+
+    pub(super) fn push_pull_tick(&mut self, now: Instant) {
+        let interval =
+            scale::push_pull_interval(self.config.push_pull_interval, self.members.len());
+        self.timers.arm(now + interval, Timer::PushPullTick);
+        if self.leaving {
+            return;
+        }
+        let own = &self.id;
+        let chosen = self.members.random(1, &mut self.rng, |record| {
+            record.state() == NodeState::Alive && record.node.id != *own
+        });
+        let Some(&position) = chosen.first() else {
+            return;
+        };
+        let node = &self.members.at(position).node;
+        let peer = Peer::named(node.addr, node.id.clone());
+        self.start_exchange(peer, StreamRequestKind::PushPull { join: false }, Purpose::Periodic);
+    }
+
+    pub(super) fn start_exchange(
+        &mut self,
+        to: Peer,
+        kind: StreamRequestKind,
+        purpose: Purpose,
+    ) -> OperationId {
+        let id = self.next_operation();
+        let timeout = match kind {
+            StreamRequestKind::PushPull { .. } => {
+                self.stats.push_pulls += 1;
+                self.config.stream_timeout
+            }
+            StreamRequestKind::Ping { timeout, .. } => timeout,
+        };
+        self.exchanges.insert(id, Exchange { peer: to.clone(), purpose });
+        self.requests.push_back(StreamRequest { id, to, kind, timeout });
+        id
+    }
+
+    /// Takes what came of a [`StreamRequest`].
+    pub fn handle_stream_response(
+        &mut self,
+        id: OperationId,
+        response: StreamResponse,
+        now: Instant,
+    ) {
+        let Some(Exchange { peer, purpose }) = self.exchanges.remove(&id) else {
+            return;
+        };
+        let join = (purpose == Purpose::Join).then_some(id);
+        match response {
+            StreamResponse::PushPull(state) if purpose != Purpose::ProbePing => {
+                if purpose == Purpose::Reconnect {
+                    self.stats.reconnects_succeeded += 1;
+                }
+                match self.check_merge(&peer, &state, join.is_some()) {
+                    Ok(()) => self.merge(peer, state, join, join.is_some(), now),
+                    Err(error) => self.exchange_failed(peer, join, error),
+                }
+            }
+            StreamResponse::Ack { sequence } if purpose == Purpose::ProbePing => {
+                self.probe_stream_done(id, Some(sequence));
+            }
+            StreamResponse::Failed(_) if purpose == Purpose::ProbePing => {
+                self.probe_stream_done(id, None);
+            }
+            StreamResponse::Failed(error) => self.exchange_failed(peer, join, error),
+            StreamResponse::Ack { .. } | StreamResponse::PushPull(_) => {
+                let message = "an answer of another kind".to_owned();
+                let error = ExchangeError::BadAnswer { peer: peer.clone(), message };
+                self.exchange_failed(peer, join, error);
+            }
+        }
+    }
+
+    fn exchange_failed(&mut self, peer: Peer, join: Option<OperationId>, error: ExchangeError) {
+        self.stats.push_pulls_failed += 1;
+        self.events.push_back(match join {
+            Some(id) => Event::JoinDone { id, peer, result: Err(error) },
+            None => Event::ExchangeFailed(error),
+        });
+    }
+
+    /// A peer has sent its state and wants ours: gives what to answer. Must be followed by
+    /// [`finish_push_pull`](Self::finish_push_pull), whatever becomes of the answer.
+    ///
+    /// # Errors
+    /// If too many are being served, or the peer's state is not to be merged. The peer is to be told
+    /// so; nothing else has to follow then.
+    pub fn serve_push_pull(
+        &mut self,
+        peer: &Peer,
+        state: &RemoteState,
+    ) -> Result<Vec<SnapshotRecord>, ExchangeError> {
+        // One whose records wait to be merged is not done with.
+        let busy = self.serving + self.merges.len();
+        if busy >= self.config.max_push_pulls {
+            self.drop(DropReason::TooManyPushPulls);
+            let message = format!("serving {busy} push/pulls already");
+            return Err(ExchangeError::Refused { peer: peer.clone(), message });
+        }
+        if let Err(error) = self.check_merge(peer, state, state.join) {
+            self.exchange_failed(peer.clone(), None, error.clone());
+            return Err(error);
+        }
+        self.serving += 1;
+        Ok(self.local_state())
+    }
+
+    /// The answer to a push/pull has been sent (then `state` is what the peer had sent, and what
+    /// [`serve_push_pull`](Self::serve_push_pull) admitted) or not.
+    pub fn finish_push_pull(&mut self, peer: Peer, state: Option<RemoteState>, now: Instant) {
+        self.serving = self.serving.saturating_sub(1);
+        match state {
+            Some(state) => {
+                self.stats.push_pulls_served += 1;
+                let join = state.join;
+                self.merge(peer, state, None, join, now);
+            }
+            None => self.stats.push_pulls_failed += 1,
+        }
+    }
+
+    fn merge(
+        &mut self,
+        peer: Peer,
+        state: RemoteState,
+        join: Option<OperationId>,
+        joining: bool,
+        now: Instant,
+    ) {
+        for _ in 0..state.skipped {
+            self.drop(DropReason::Malformed);
+        }
+        for reason in &state.refused {
+            self.drop(*reason);
+        }
+        let total = state.nodes.len();
+        let (records, user_state) = (state.nodes.into(), state.user_state);
+        self.merges.push_back(Merge { peer, join, joining, records, user_state, total });
+        self.merge_slice(now);
+    }
+
+    /// Whether that state may be merged at all.
+    fn check_merge(
+        &mut self,
+        peer: &Peer,
+        state: &RemoteState,
+        joining: bool,
+    ) -> Result<(), ExchangeError> {
+        // A recycled address must not weld two clusters together.
+        if let (Some(asked), Some(answered)) = (&peer.name, &state.from) {
+            if asked != answered {
+                self.drop(DropReason::WrongNode);
+                let message = format!("it answers as {answered}");
+                return Err(ExchangeError::BadAnswer { peer: peer.clone(), message });
+            }
+        }
+        if let Err(message) = self.check_compatible(&state.nodes) {
+            self.drop(DropReason::Incompatible);
+            return Err(ExchangeError::Incompatible { peer: peer.clone(), message });
+        }
+        if joining {
+            if let Err(refusal) = self.app.admit_merge(peer, &state.nodes) {
+                self.drop(DropReason::NotAdmitted);
+                let message = refusal.to_string();
+                return Err(ExchangeError::MergeRefused { peer: peer.clone(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a part of the oldest merge; the rest waits for the next call.
+    pub(super) fn merge_slice(&mut self, now: Instant) {
+        self.merge_due = None;
+        let Some(mut merge) = self.merges.pop_front() else {
+            return;
+        };
+        for _ in 0..SLICE_RECORDS {
+            let Some(record) = merge.records.pop_front() else {
+                break;
+            };
+            self.merge_record(&record, now);
+        }
+        if merge.records.is_empty() {
+            self.merged(merge);
+        } else {
+            self.merges.push_front(merge);
+        }
+        if !self.merges.is_empty() {
+            self.merge_due = Some(now);
+        }
+    }
+
+    /// The application hears of the peer's state when it knows the peer's members.
+    fn merged(&mut self, merge: Merge) {
+        if !merge.user_state.is_empty() {
+            let (state, join) = (merge.user_state, merge.joining);
+            self.events.push_back(Event::UserState { state, join });
+        }
+        if let Some(id) = merge.join {
+            let (peer, result) = (merge.peer, Ok(merge.total));
+            self.events.push_back(Event::JoinDone { id, peer, result });
+        }
+    }
+
+    /// A peer's belief counts as news, but its verdict of death only as a suspicion: the member gets
+    /// its chance to refute.
+    pub(super) fn merge_record(&mut self, record: &RemoteRecord, now: Instant) {
+        let (node, incarnation) = (record.node.id.as_str(), record.incarnation);
+        match record.state {
+            NodeState::Alive => self.alive(&alive_of(&record.node, incarnation), now),
+            NodeState::Left => self.dead(&Dead { incarnation, node, from: node }, now),
+            NodeState::Dead | NodeState::Suspect => {
+                let own = self.id.clone();
+                self.suspect(&Suspect { incarnation, node, from: own.as_str() }, None, now);
+            }
+        }
+    }
+
+    /// Every node's current version must lie in the range that all live nodes of both sides
+    /// understand (Go `verifyProtocol`).
+    fn check_compatible(&self, remote: &[RemoteRecord]) -> Result<(), String> {
+        let remote_live = (remote.iter())
+            .filter(|r| r.state == NodeState::Alive && r.node.versions.as_bytes().len() >= 5)
+            .map(|r| r.node.versions);
+        let local_live = (self.members.iter())
+            .filter(|record| record.state() == NodeState::Alive)
+            .map(|record| record.node.versions);
+        let (protocol, application) = common_ranges(remote_live.chain(local_live));
+
+        let remote = remote.iter().map(|r| (&r.node, r.node.versions));
+        let local = self.members.iter().map(|record| (&record.node as &_, record.node.versions));
+        for (node, versions) in remote.chain(local) {
+            let current =
+                |(_, _, current): (u8, u8, u8)| if versions.is_complete() { current } else { 0 };
+            let checks = [
+                ("protocol", current(versions.protocol()), protocol),
+                ("application", current(versions.application()), application),
+            ];
+            for (what, version, (low, high)) in checks {
+                if !(low..=high).contains(&version) {
+                    return Err(format!(
+                        "node {} speaks {what} version {version}, all others together {low} to {high}",
+                        node.id
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The range of protocol versions, and of application versions, that all of them understand.
+fn common_ranges(all: impl Iterator<Item = Versions>) -> ((u8, u8), (u8, u8)) {
+    all.fold(((0, 255), (0, 255)), |(protocol, application), versions| {
+        let narrow =
+            |(low, high): (u8, u8), (min, max, _): (u8, u8, u8)| (low.max(min), high.min(max));
+        (narrow(protocol, versions.protocol()), narrow(application, versions.application()))
+    })
+}

@@ -1,0 +1,249 @@
+//! Pings on behalf of others, and the answers to pings (SWIM §3.1; nacks: Lifeguard §IV-A; Go
+//! `handlePing`, `handleIndirectPing`, `handleAck`, `handleNack`).
+//!
+//! Invariants: an ack counts only for a ping that waits, and only from the node that was pinged;
+//! this node sends answers only to the source of the packet that asked or to the address of a known
+//! member, and only so many a packet as an honest packet can ask for; the pings it relays go to
+//! members only, and are bounded in number.
+//!
+//! Departures from Go: a relay says nack after 80 % of `probe_timeout`, as the paper has it, so that
+//! it arrives before the probe ends (Go waits for all of it, and on a healthy node always comes too
+//! late); the ack payload goes to members only.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::gossip::Outgoing;
+use super::timer::{Timer, TimerKey};
+use super::{Event, Membership, OperationId};
+use crate::message::{Ack, IndirectPing, Nack, Ping, PingSource};
+use crate::node::{NodeId, Peer, canonical};
+use crate::stats::DropReason;
+
+/// The fewest bytes of a packet that an honest ping takes; smaller ones are possible only without a
+/// source, which this library and Go never leave out.
+const HONEST_PING_BYTES: usize = 24;
+
+/// A ping, other than that of the running probe, that waits for its ack.
+#[derive(Debug)]
+pub(super) struct PendingPing {
+    pub(super) target: SocketAddr,
+    pub(super) expiry: TimerKey,
+    pub(super) purpose: Purpose,
+}
+
+/// Why a ping was sent.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// For another node, which gets an ack, or a nack when the ack is late.
+    Relay { requester: Peer, sequence: u32, nack: Option<TimerKey> },
+    /// By hand.
+    Manual { id: OperationId, sent_at: Instant },
+    /// To see whether a failed member is back, under its name.
+    Reconnect { member: NodeId },
+}
+
+impl Membership {
+    /// How many pings of one packet are answered.
+    pub(super) fn answers_per_packet(&self) -> usize {
+        self.config.max_packet_bytes / HONEST_PING_BYTES
+    }
+
+    pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut usize) {
+        if !ping.node.is_empty() && !self.is_self(ping.node) {
+            return self.drop(DropReason::WrongNode);
+        }
+        if self.impersonates(from, ping.source) {
+            return self.drop(DropReason::IdentityMismatch);
+        }
+        // Only the first answer carries news along: many small pings must not draw many full
+        // packets.
+        let piggyback = *answers == self.answers_per_packet();
+        if !self.take_answer(answers) {
+            return;
+        }
+        let (to, is_member) = self.answer_address(from, ping.source);
+        let payload = if is_member { self.app.ack_payload() } else { Bytes::new() };
+        self.send_later(Outgoing::Ack { to, sequence: ping.sequence, payload, piggyback });
+    }
+
+    pub(super) fn handle_indirect_ping(
+        &mut self,
+        from: &Peer,
+        request: &IndirectPing<'_>,
+        answers: &mut usize,
+        now: Instant,
+    ) {
+        if self.impersonates(from, request.source) {
+            return self.drop(DropReason::IdentityMismatch);
+        }
+        let target = match self.members.get(request.node) {
+            Some(record) if record.node.addr == canonical(request.target) => {
+                Peer::named(record.node.addr, record.node.id.clone())
+            }
+            _ => return self.drop(DropReason::RelayTarget),
+        };
+        if !self.take_answer(answers) {
+            return;
+        }
+        if self.relays >= self.config.max_relays {
+            return self.drop(DropReason::TooManyRelays);
+        }
+        let (requester, _) = self.answer_address(from, request.source);
+        let nack = request.nack.then(|| now + self.config.probe_timeout.mul_f64(0.8));
+        let expiry = now + self.config.probe_timeout;
+        self.relays += 1;
+        let (own_sequence, request_sequence) = (self.next_sequence, request.sequence);
+        let nack = nack.map(|at| self.timers.arm(at, Timer::RelayNack(own_sequence)));
+        let purpose = Purpose::Relay { requester, sequence: request_sequence, nack };
+        self.send_ping(target, None, expiry, purpose);
+    }
+
+    /// Sends a ping that is not a probe's. `accuse` tells the target, as a member that was
+    /// suspected or died at that incarnation, to refute.
+    pub(super) fn send_ping(
+        &mut self,
+        to: Peer,
+        accuse: Option<u32>,
+        expiry: Instant,
+        purpose: Purpose,
+    ) {
+        let sequence = self.next_sequence();
+        let expiry = self.timers.arm(expiry, Timer::PingExpiry(sequence));
+        let pending = PendingPing { target: to.addr, expiry, purpose };
+        self.pending_pings.insert(sequence, pending);
+        self.send_later(Outgoing::Ping { to, sequence, accuse });
+    }
+
+    /// Pings a node by hand; the end is reported as [`Event::PingDone`]. An empty name asks whoever
+    /// is at the address. Nothing else changes by it.
+    pub fn ping(&mut self, to: Peer, now: Instant) -> OperationId {
+        let id = self.next_operation();
+        let expiry = now + self.config.probe_timeout.max(Duration::from_millis(1));
+        self.send_ping(to, None, expiry, Purpose::Manual { id, sent_at: now });
+        id
+    }
+
+    pub(super) fn handle_ack(&mut self, from: &Peer, ack: &Ack<'_>, now: Instant) {
+        if self.probe_acked(from, ack, now) {
+            return;
+        }
+        let Some(pending) = self.pending_pings.get(&ack.sequence) else {
+            return self.drop(DropReason::UnexpectedAck);
+        };
+        if !self.is_from(from, pending.target) {
+            return self.drop(DropReason::AckFromStranger);
+        }
+        let Some(pending) = self.pending_pings.remove(&ack.sequence) else {
+            return;
+        };
+        self.timers.cancel(pending.expiry);
+        match pending.purpose {
+            Purpose::Relay { requester, sequence, nack } => {
+                self.relays -= 1;
+                nack.into_iter().for_each(|key| self.timers.cancel(key));
+                let payload = Bytes::new();
+                let ack = Outgoing::Ack { to: requester, sequence, payload, piggyback: true };
+                self.send_later(ack);
+            }
+            Purpose::Manual { id, sent_at } => {
+                let rtt = Some(now.saturating_duration_since(sent_at));
+                self.events.push_back(Event::PingDone { id, rtt });
+            }
+            Purpose::Reconnect { member } => self.reconnect_answered(member, from),
+        }
+    }
+
+    pub(super) fn handle_nack(&mut self, from: &Peer, nack: Nack) {
+        self.probe_nacked(from, nack.sequence);
+    }
+
+    /// The relayed ping is late: say so, but go on waiting until it expires.
+    pub(super) fn relay_late(&mut self, sequence: u32) {
+        let Some(pending) = self.pending_pings.get_mut(&sequence) else {
+            return;
+        };
+        let Purpose::Relay { requester, sequence, nack } = &mut pending.purpose else {
+            return;
+        };
+        *nack = None;
+        let nack = Outgoing::Nack { to: requester.clone(), sequence: *sequence };
+        self.send_later(nack);
+    }
+
+    pub(super) fn ping_expired(&mut self, sequence: u32) {
+        let Some(pending) = self.pending_pings.remove(&sequence) else {
+            return;
+        };
+        match pending.purpose {
+            Purpose::Relay { nack, .. } => {
+                self.relays -= 1;
+                nack.into_iter().for_each(|key| self.timers.cancel(key));
+            }
+            Purpose::Manual { id, .. } => {
+                self.events.push_back(Event::PingDone { id, rtt: None });
+            }
+            Purpose::Reconnect { .. } => {}
+        }
+    }
+
+    /// A ping for `node` came over a stream, from somebody who calls itself `source`: says whether
+    /// to ack it. One for another node gets no answer, nor one under a false name.
+    pub fn handle_stream_ping(
+        &mut self,
+        from: &Peer,
+        node: Option<&NodeId>,
+        source: Option<&NodeId>,
+    ) -> bool {
+        let refusal = match (&from.name, source) {
+            (Some(verified), Some(claimed)) if verified != claimed => DropReason::IdentityMismatch,
+            _ if node.is_some_and(|node| *node != self.id) => DropReason::WrongNode,
+            _ => return true,
+        };
+        self.drop(refusal);
+        false
+    }
+
+    /// Where the answer goes: to the address that the sender names if a member of that name has it,
+    /// else back to the source of the packet. Also says whether it is a member.
+    ///
+    /// Not to an address of the other IP version: a node that has both waits for the answer from the
+    /// address that it asked, and this node can answer from there by the packet's version only.
+    fn answer_address(&self, from: &Peer, source: Option<PingSource<'_>>) -> (Peer, bool) {
+        let member = source.and_then(|source| {
+            let record = self.members.get(source.node)?;
+            let same_version = record.node.addr.is_ipv4() == from.addr.is_ipv4();
+            (same_version && record.node.addr == canonical(source.addr)).then_some(record)
+        });
+        match member {
+            Some(record) => (Peer::named(record.node.addr, record.node.id.clone()), true),
+            None => (from.clone(), false),
+        }
+    }
+
+    /// Whether the packet's sender, known by its certificate, gives another name.
+    fn impersonates(&self, from: &Peer, source: Option<PingSource<'_>>) -> bool {
+        match (&from.name, source) {
+            (Some(verified), Some(source)) => {
+                !source.node.is_empty() && verified.as_str() != source.node
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a packet comes from the node at that address, as far as this is checked.
+    pub(super) fn is_from(&self, from: &Peer, asked: SocketAddr) -> bool {
+        !self.config.verify_ack_source || from.addr == asked
+    }
+
+    pub(super) fn take_answer(&mut self, answers: &mut usize) -> bool {
+        if *answers == 0 {
+            self.drop(DropReason::TooManyAnswers);
+            return false;
+        }
+        *answers -= 1;
+        true
+    }
+}

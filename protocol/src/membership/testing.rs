@@ -1,0 +1,100 @@
+//! Looking and reaching into the machine, for conformance tests that bring it into a given state.
+//! Not for applications: what is here may change at any time.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use super::broadcast::BroadcastQueue;
+pub use super::members::partition_to_end;
+pub use super::scale::{
+    push_pull_interval, retransmit_limit, suspicion_timeout, suspicion_timeout_after,
+};
+use super::{Membership, Relation};
+use crate::message::{Alive, Dead, Suspect};
+use crate::wire::stream::RemoteRecord;
+
+/// A running suspicion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SuspicionView {
+    /// Independent confirmations so far.
+    pub confirmations: u32,
+    /// How many count.
+    pub wanted: u32,
+    /// The timeout with all of them.
+    pub min: Duration,
+    /// The timeout with none.
+    pub max: Duration,
+}
+
+impl Membership {
+    /// Applies one alive message.
+    #[doc(hidden)]
+    pub fn testing_alive(&mut self, alive: &Alive<'_>, now: Instant) {
+        self.alive(alive, now);
+    }
+
+    /// Applies one suspect message.
+    #[doc(hidden)]
+    pub fn testing_suspect(&mut self, suspect: &Suspect<'_>, now: Instant) {
+        self.suspect(suspect, None, now);
+    }
+
+    /// Applies one dead message.
+    #[doc(hidden)]
+    pub fn testing_dead(&mut self, dead: &Dead<'_>, now: Instant) {
+        self.dead(dead, now);
+    }
+
+    /// Merges one record of a push/pull.
+    #[doc(hidden)]
+    pub fn testing_merge(&mut self, record: &RemoteRecord, now: Instant) {
+        self.merge_record(record, now);
+    }
+
+    /// The running suspicion of a member.
+    #[doc(hidden)]
+    pub fn testing_suspicion(&self, name: &str) -> Option<SuspicionView> {
+        let suspicion = self.members.get(name)?.suspicion.as_ref()?;
+        Some(SuspicionView {
+            confirmations: suspicion.confirmations(),
+            wanted: suspicion.wanted,
+            min: suspicion.min,
+            max: suspicion.max,
+        })
+    }
+
+    /// The own incarnation counter.
+    #[doc(hidden)]
+    pub fn testing_incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Sets counter and record.
+    #[doc(hidden)]
+    pub fn testing_set_incarnation(&mut self, incarnation: u32) {
+        self.incarnation = incarnation;
+        if let Some(record) = self.members.get_mut(self.id.as_str()) {
+            record.incarnation = incarnation;
+        }
+    }
+
+    /// The queued news, encoded, in the order in which it would be sent.
+    #[doc(hidden)]
+    pub fn testing_queued(&self) -> Vec<Bytes> {
+        self.news.iter().map(|(bytes, _)| bytes.clone()).collect()
+    }
+
+    /// Forgets queued news and reported events, and makes the node healthy.
+    #[doc(hidden)]
+    pub fn testing_clear(&mut self) {
+        self.news.prune(0, |_| {});
+        self.events.clear();
+        self.awareness.apply(i32::MIN);
+    }
+}
+
+/// A queue of named items, as the machine uses it for news.
+pub fn named(name: &str) -> Relation<String> {
+    Relation::Named(name.to_owned())
+}

@@ -1,0 +1,252 @@
+//! Counters. Nothing is dropped without one of them going up.
+
+use crate::message::MessageKind;
+
+/// Why something that came from the network, or could not go to it, was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Bytes ran out in the middle of a packet or message.
+    Truncated,
+    /// Bytes that no encoder writes.
+    Malformed,
+    /// The checksum does not match.
+    Checksum,
+    /// A packet of another wire format (or encrypted, or labelled, while this node is not).
+    WrongFormat,
+    /// A version of the wire format that this node does not know.
+    WrongVersion,
+    /// A message kind that this node does not know, or one that has no place where it was found.
+    UnknownKind,
+    /// A name that is empty, over 255 bytes or not UTF-8.
+    BadName,
+    /// An address that cannot be a node's: port 0, unspecified or multicast IP, odd length.
+    BadAddress,
+    /// Meta over [`Config::max_meta_bytes`](crate::Config::max_meta_bytes).
+    MetaTooLarge,
+    /// A frame, message or state over the limits of a stream.
+    TooLarge,
+    /// Version numbers that contradict themselves.
+    BadVersions,
+    /// An incarnation of 0, or of 2^31 and more.
+    IncarnationOutOfRange,
+    /// An incarnation more than 2^20 above the known one.
+    IncarnationJump,
+    /// A left member's name, claimed at another address without a higher incarnation.
+    NameTaken,
+    /// A name that is in use, claimed at another address.
+    AddressConflict,
+    /// News of a reaped member that is not newer than what is remembered of it.
+    StaleNews,
+    /// The application did not admit the node or the merge.
+    NotAdmitted,
+    /// The peer spoke under another name than its certificate's.
+    IdentityMismatch,
+    /// The member table is full.
+    TooManyMembers,
+    /// A ping that named another node.
+    WrongNode,
+    /// An ack or nack that nobody waits for (late, repeated or invented).
+    UnexpectedAck,
+    /// An ack or nack from somebody who was not asked.
+    AckFromStranger,
+    /// An indirect ping for a node that is not a member, or not at that address.
+    RelayTarget,
+    /// Too many pings are being relayed.
+    TooManyRelays,
+    /// More pings in one packet than are answered.
+    TooManyAnswers,
+    /// Too many push/pulls are being served.
+    TooManyPushPulls,
+    /// A push/pull whose versions do not go with this cluster's.
+    Incompatible,
+    /// More packets wait to be sent than are kept.
+    SendQueueFull,
+    /// A message that does not fit the packet limit of its destination.
+    TooLargeToSend,
+    /// A user broadcast pushed out of a full queue.
+    BroadcastQueueFull,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Self; 30] = [
+        Self::Truncated,
+        Self::Malformed,
+        Self::Checksum,
+        Self::WrongFormat,
+        Self::WrongVersion,
+        Self::UnknownKind,
+        Self::BadName,
+        Self::BadAddress,
+        Self::MetaTooLarge,
+        Self::TooLarge,
+        Self::BadVersions,
+        Self::IncarnationOutOfRange,
+        Self::IncarnationJump,
+        Self::NameTaken,
+        Self::AddressConflict,
+        Self::StaleNews,
+        Self::NotAdmitted,
+        Self::IdentityMismatch,
+        Self::TooManyMembers,
+        Self::WrongNode,
+        Self::UnexpectedAck,
+        Self::AckFromStranger,
+        Self::RelayTarget,
+        Self::TooManyRelays,
+        Self::TooManyAnswers,
+        Self::TooManyPushPulls,
+        Self::Incompatible,
+        Self::SendQueueFull,
+        Self::TooLargeToSend,
+        Self::BroadcastQueueFull,
+    ];
+
+    /// A short name for metrics and logs, such as `bad_name`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::WrongFormat => "wrong_format",
+            Self::WrongVersion => "wrong_version",
+            Self::UnknownKind => "unknown_kind",
+            Self::BadName => "bad_name",
+            Self::BadAddress => "bad_address",
+            Self::MetaTooLarge => "meta_too_large",
+            Self::TooLarge => "too_large",
+            Self::BadVersions => "bad_versions",
+            Self::IncarnationOutOfRange => "incarnation_out_of_range",
+            Self::IncarnationJump => "incarnation_jump",
+            Self::NameTaken => "name_taken",
+            Self::AddressConflict => "address_conflict",
+            Self::StaleNews => "stale_news",
+            Self::NotAdmitted => "not_admitted",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::TooManyMembers => "too_many_members",
+            Self::WrongNode => "wrong_node",
+            Self::UnexpectedAck => "unexpected_ack",
+            Self::AckFromStranger => "ack_from_stranger",
+            Self::RelayTarget => "relay_target",
+            Self::TooManyRelays => "too_many_relays",
+            Self::TooManyAnswers => "too_many_answers",
+            Self::TooManyPushPulls => "too_many_push_pulls",
+            Self::Incompatible => "incompatible",
+            Self::SendQueueFull => "send_queue_full",
+            Self::TooLargeToSend => "too_large_to_send",
+            Self::BroadcastQueueFull => "broadcast_queue_full",
+        }
+    }
+}
+
+/// What the machine has counted since it was made. All numbers only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Packets handed to [`handle_packet`](crate::Membership::handle_packet).
+    pub packets_received: u64,
+    /// Their bytes, after the outer layers were taken off.
+    pub bytes_received: u64,
+    /// Packets given out by [`poll_transmit`](crate::Membership::poll_transmit).
+    pub packets_sent: u64,
+    /// Their bytes, before the outer layers.
+    pub bytes_sent: u64,
+    received: [u64; MessageKind::ALL.len()],
+    sent: [u64; MessageKind::ALL.len()],
+    drops: [u64; DropReason::ALL.len()],
+
+    /// Probes begun.
+    pub probes: u64,
+    /// Probes answered by the direct ping.
+    pub probes_acked_direct: u64,
+    /// Probes answered through a relay.
+    pub probes_acked_indirect: u64,
+    /// Probes answered over a stream only: packets to or from that member are lost.
+    pub probes_acked_stream: u64,
+    /// Probes that nobody answered.
+    pub probes_failed: u64,
+    /// Probes begun with an interval stretched by the health score. Go: `degraded.probe`.
+    pub probes_degraded: u64,
+    /// Suspicions that began here, by own probe or by news. Go: `msg.suspect`.
+    pub suspicions: u64,
+    /// Independent confirmations of a running suspicion.
+    pub suspicions_confirmed: u64,
+    /// Suspicions that a newer alive message ended.
+    pub suspicions_refuted: u64,
+    /// Suspicions that ran out: the member was declared dead here.
+    pub suspicions_expired: u64,
+    /// Of those, how many with fewer confirmations than wanted. Go: `degraded.timeout`.
+    pub suspicions_degraded: u64,
+    /// Alive messages that changed something. Go: `msg.alive`.
+    pub alives_accepted: u64,
+    /// Deaths and farewells that changed something. Go: `msg.dead`.
+    pub deads_accepted: u64,
+    /// How often this node had to contradict news about itself.
+    pub refutations: u64,
+    /// Exchanges of state begun, joins included. Go: `tcp.connect`.
+    pub push_pulls: u64,
+    /// Exchanges that failed.
+    pub push_pulls_failed: u64,
+    /// Exchanges served to others.
+    pub push_pulls_served: u64,
+    /// Failed members tried again.
+    pub reconnects: u64,
+    /// Failed members that answered and were merged again.
+    pub reconnects_succeeded: u64,
+    /// User broadcasts that came again, as most do on their way through the cluster.
+    pub broadcasts_repeated: u64,
+    /// Members forgotten some time after their death.
+    pub reaped: u64,
+    /// Packets that the network refused to send.
+    pub send_errors: u64,
+}
+
+impl Stats {
+    /// Messages of this kind that were read.
+    pub fn received(&self, kind: MessageKind) -> u64 {
+        self.received[kind as usize]
+    }
+
+    /// Messages of this kind that were written into packets.
+    pub fn sent(&self, kind: MessageKind) -> u64 {
+        self.sent[kind as usize]
+    }
+
+    /// Drops for this reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// All drops.
+    pub fn drops_total(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    pub(crate) fn count_received(&mut self, kind: MessageKind) {
+        self.received[kind as usize] += 1;
+    }
+
+    pub(crate) fn count_sent(&mut self, kind: MessageKind) {
+        self.sent[kind as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_in_the_order_of_the_discriminants() {
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i, "{}", reason.as_str());
+        }
+        for (i, kind) in MessageKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, i, "{}", kind.as_str());
+        }
+    }
+}

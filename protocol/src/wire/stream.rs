@@ -1,0 +1,172 @@
+//! Streams: messages that are too large for a packet, or must arrive.
+//!
+//! Each direction of a stream is a preamble and a sequence of records, `length | payload`. A
+//! payload is what an encryption layer seals as a whole; opened, it is one numbered frame of a
+//! message. Three pieces do the work, each without I/O:
+//!
+//! - [`MessageFrames`] gives the payloads of one message, one after the other, so that a large
+//!   body is never built at once; [`FrameNumber`] counts them over the whole direction;
+//! - [`FrameReader`] takes bytes as they arrive and gives whole payloads;
+//! - [`Assembler`] takes the payloads in their order and gives whole messages.
+//!
+//! What a stream can cost its reader is bounded by [`StreamLimits`]; memory grows with what has
+//! arrived, never with what is announced.
+//!
+//! ```
+//! use memberlist_protocol::wire::{WireFormat, stream::*};
+//! let format = WireFormat::Native;
+//! let (mut bytes, mut number) = (Vec::new(), FrameNumber::default());
+//! preamble(format, &mut bytes);
+//! let mut frames = MessageFrames::user(format, b"hello".as_slice().into());
+//! while frames.next_record(&mut number, &mut bytes) {}
+//!
+//! let mut reader = FrameReader::new(format, StreamLimits::default());
+//! let mut assembler = Assembler::new(format, StreamLimits::default());
+//! reader.push(&bytes);
+//! let payload = reader.next_frame()?.expect("one frame");
+//! assert_eq!(assembler.push(&payload)?, Some(StreamItem::User("hello".into())));
+//! reader.finish()?;
+//! # Ok::<(), StreamError>(())
+//! ```
+
+mod assemble;
+mod frame;
+mod write;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::node::{Node, NodeId, NodeState};
+use crate::stats::DropReason;
+
+pub use super::error::StreamError;
+pub use assemble::Assembler;
+pub use frame::FrameReader;
+pub use write::{FrameNumber, MessageFrames, PushPullStart, preamble};
+
+/// Number, flags and kind: what a frame has before its body, in bytes.
+const FRAME_HEADER_BYTES: usize = 6;
+/// Bit 0 of a frame's flags: the message ends here.
+const LAST: u8 = 1;
+/// The longest text of an error message, in bytes.
+const MAX_ERROR_BYTES: usize = 1024;
+
+/// What one stream may cost its reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct StreamLimits {
+    /// The longest frame, as it stands on the wire, in bytes. Default 20 MiB, Go's limit. This
+    /// library writes frames of about 64 KiB.
+    pub max_frame_bytes: usize,
+    /// The longest message, all its frames together, in bytes. Default 40 MiB, Go's limit.
+    pub max_message_bytes: usize,
+    /// The most bytes of the application in one message: a user message, the user state of a
+    /// push/pull, the body of a request or response. Default 20 MiB.
+    pub max_user_bytes: usize,
+    /// The most nodes in one push/pull. Default 1,048,576. Each costs its reader about 200 bytes
+    /// and its name and meta.
+    pub max_nodes: usize,
+    /// The longest meta of a node, in bytes; longer ones are refused one by one. Default 512; see
+    /// [`Config::max_meta_bytes`](crate::Config::max_meta_bytes).
+    pub max_meta_bytes: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            max_frame_bytes: 20 << 20,
+            max_message_bytes: 40 << 20,
+            max_user_bytes: 20 << 20,
+            max_nodes: 1 << 20,
+            max_meta_bytes: 512,
+        }
+    }
+}
+
+/// One message that came over a stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StreamItem {
+    /// "Are you there?", for peers whose packets are lost.
+    Ping {
+        /// The ack repeats it.
+        sequence: u32,
+        /// Who is meant; nothing if whoever is there.
+        node: Option<NodeId>,
+        /// Who asks and at what address, by its own words.
+        source: Option<(NodeId, SocketAddr)>,
+    },
+    /// The answer to a ping.
+    Ack {
+        /// The sequence number of the ping.
+        sequence: u32,
+        /// Bytes of the answering application.
+        payload: Bytes,
+    },
+    /// The state of the sender: a question when it comes first, an answer otherwise.
+    PushPull(RemoteState),
+    /// Bytes of the application.
+    User(Bytes),
+    /// A question of a layer above, which gets one [`Response`](Self::Response).
+    Request {
+        /// Which layer.
+        topic: u16,
+        /// Its bytes.
+        body: Bytes,
+    },
+    /// The answer to a request.
+    Response {
+        /// 0 for success; the other numbers are the topic's.
+        status: u8,
+        /// Its bytes.
+        body: Bytes,
+    },
+    /// The peer refuses, and says why. Its words: to be shown, not to be interpreted.
+    Error(String),
+    /// A message of a kind that this node does not know, which was skipped.
+    Unknown(u8),
+}
+
+/// All that a peer knows of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RemoteState {
+    /// Who sends it, by its own words.
+    pub from: Option<NodeId>,
+    /// Whom it is meant for; nothing if whoever is there.
+    pub to: Option<NodeId>,
+    /// Whether this is its first exchange.
+    pub join: bool,
+    /// The members it knows.
+    pub nodes: Vec<RemoteRecord>,
+    /// The state of the application there.
+    pub user_state: Bytes,
+    /// How many nodes were left out, being in a state that is not known here.
+    pub skipped: usize,
+    /// Why further nodes were left out, once for each: bad name, bad address, meta too long.
+    pub refused: Vec<DropReason>,
+}
+
+/// One member as a peer knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteRecord {
+    /// What it announced.
+    pub node: Node,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// What the peer believes of it.
+    pub state: NodeState,
+}
+
+/// One member as this node knows it, to be sent in a push/pull. Cheap to make: the node is shared
+/// with the member table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotRecord {
+    /// What it announced.
+    pub node: Arc<Node>,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// What this node believes of it.
+    pub state: NodeState,
+}

@@ -1,0 +1,551 @@
+//! The world: processes, network and clock, and the loop that moves them.
+//!
+//! Events are taken in the order of their time, equal times in the order in which they were
+//! scheduled. All randomness comes from one seed. So the same seed and the same calls give the same
+//! run, byte for byte; the [trace](crate::trace) proves it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use memberlist_protocol::wire::Room;
+use memberlist_protocol::{
+    Config, Event as Happened, ExchangeError, Membership, NodeId, OperationId, Peer, Priority,
+    Relation, StreamRequest, StreamRequestKind, StreamResponse,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::exchange;
+use crate::network::{Network, ProcessId};
+use crate::process::{Arrival, Departure, ExchangeId, Pause, Process, Question};
+use crate::time::Time;
+use crate::trace::Trace;
+
+/// Sees everything that happens, as it happens.
+pub trait Watch {
+    /// A machine told something; its table already shows it.
+    fn happened(&mut self, at: Time, process: &Process, happened: &Happened) {
+        let _ = (at, process, happened);
+    }
+
+    /// A machine was given something to do, and has done it.
+    fn stepped(&mut self, at: Time, process: &Process) {
+        let _ = (at, process);
+    }
+
+    /// A packet was sent.
+    fn sent(&mut self, at: Time, from: &Process, to: SocketAddr, bytes: &[u8]) {
+        let _ = (at, from, to, bytes);
+    }
+
+    /// A process was started, stopped, paused or resumed.
+    fn changed(&mut self, at: Time, process: &Process) {
+        let _ = (at, process);
+    }
+}
+
+/// Nobody watches.
+impl Watch for () {}
+
+/// What is to come.
+#[derive(Debug)]
+enum Event {
+    Wake { process: ProcessId, life: u32 },
+    Arrive { process: ProcessId, life: Option<u32>, arrival: Arrival },
+}
+
+struct Scheduled {
+    at: Time,
+    serial: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.serial) == (other.at, other.serial)
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.serial).cmp(&(other.at, other.serial))
+    }
+}
+
+/// A simulated cluster.
+pub struct World<W: Watch = ()> {
+    /// The links.
+    pub network: Network,
+    /// Who watches.
+    pub watch: W,
+    processes: Vec<Process>,
+    addrs: BTreeMap<SocketAddr, ProcessId>,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    serial: u64,
+    now: Time,
+    /// What `Time::ZERO` is to the machines.
+    epoch: Instant,
+    rng: StdRng,
+    next_exchange: ExchangeId,
+    trace: Trace,
+    steps: u64,
+}
+
+impl<W: Watch> World<W> {
+    /// An empty world.
+    pub fn new(seed: u64, network: Network, watch: W) -> Self {
+        Self {
+            network,
+            watch,
+            processes: Vec::new(),
+            addrs: BTreeMap::new(),
+            events: BinaryHeap::new(),
+            serial: 0,
+            now: Time::ZERO,
+            epoch: Instant::now(),
+            rng: StdRng::seed_from_u64(seed),
+            next_exchange: 0,
+            trace: Trace::default(),
+            steps: 0,
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// All processes, up or not.
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// One process.
+    pub fn process(&self, id: ProcessId) -> &Process {
+        &self.processes[id as usize]
+    }
+
+    /// The machine of a process that is up.
+    pub fn machine(&self, id: ProcessId) -> Option<&Membership> {
+        self.processes[id as usize].machine()
+    }
+
+    /// The digest of everything that happened, and a log if it was asked for.
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// How many inputs the machines were given.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Randomness for scripts; it belongs to the run like everything else.
+    pub fn rng(&mut self) -> &mut StdRng {
+        &mut self.rng
+    }
+
+    fn instant(&self) -> Instant {
+        self.epoch + self.now.since_start()
+    }
+
+    // ---- what can be done to processes --------------------------------------------------------
+
+    /// Adds a process and starts it; it is alone.
+    pub fn add(&mut self, config: Config) -> ProcessId {
+        let id = self.processes.len() as ProcessId;
+        let name = match NodeId::new(&format!("n{id}")) {
+            Ok(name) => name,
+            Err(_) => unreachable!("a name of a few digits is valid"),
+        };
+        let addr = address(id, 0);
+        self.processes.push(Process::new(id, name, addr, config));
+        self.addrs.insert(addr, id);
+        self.start(id);
+        id
+    }
+
+    fn start(&mut self, id: ProcessId) {
+        let (seed, now) = (self.rng.random(), self.instant());
+        let process = &mut self.processes[id as usize];
+        process.life += 1;
+        process.well_since = self.now;
+        let (config, name, addr) = (process.config.clone(), process.name.clone(), process.addr);
+        let app = Box::new(());
+        match Membership::new(config, name, addr, Bytes::new(), seed, now, app) {
+            Ok(machine) => process.machine = Some(machine),
+            Err(error) => unreachable!("scenarios have valid settings: {error}"),
+        }
+        self.trace.note(self.now, &format!("start  n{id} at {addr}"));
+        self.watch.changed(self.now, &self.processes[id as usize]);
+        self.drain(id);
+    }
+
+    /// Ends a process without a word.
+    pub fn crash(&mut self, id: ProcessId) {
+        if self.processes[id as usize].stop().is_none() {
+            return;
+        }
+        self.trace.note(self.now, &format!("crash  n{id}"));
+        self.watch.changed(self.now, &self.processes[id as usize]);
+    }
+
+    /// Starts a process again under its name, at its address or at a new one.
+    pub fn restart(&mut self, id: ProcessId, new_address: bool) {
+        self.crash(id);
+        let process = &mut self.processes[id as usize];
+        if new_address {
+            process.addr = address(id, process.life);
+            self.addrs.insert(process.addr, id);
+        }
+        self.start(id);
+    }
+
+    /// Makes a process stand still until it is [resumed](Self::resume).
+    pub fn pause(&mut self, id: ProcessId, how: Pause) {
+        let process = &mut self.processes[id as usize];
+        if process.machine.is_none() || process.paused.is_some() {
+            return;
+        }
+        process.paused = Some(how);
+        self.trace.note(self.now, &format!("pause  n{id} {how:?}"));
+        self.watch.changed(self.now, &self.processes[id as usize]);
+    }
+
+    /// Lets a process go on: first it gets what has arrived, then its timers run.
+    pub fn resume(&mut self, id: ProcessId) {
+        let process = &mut self.processes[id as usize];
+        if process.paused.take().is_none() {
+            return;
+        }
+        process.well_since = self.now;
+        let departures = std::mem::take(&mut process.outbox);
+        let arrivals = std::mem::take(&mut process.inbox);
+        self.trace.note(self.now, &format!("resume n{id}"));
+        self.watch.changed(self.now, &self.processes[id as usize]);
+        for departure in departures {
+            self.depart(id, departure);
+        }
+        for arrival in arrivals {
+            self.arrive(id, arrival);
+        }
+        self.wake(id);
+    }
+
+    /// Lets a process join the cluster of another.
+    pub fn join(&mut self, id: ProcessId, seed: ProcessId) -> Option<OperationId> {
+        let peer = Peer::from(self.processes[seed as usize].addr);
+        let now = self.instant();
+        let operation = self.with_machine(id, |machine| {
+            machine.rejoin(now);
+            machine.join(peer)
+        });
+        self.trace.note(self.now, &format!("join   n{id} through n{seed}"));
+        operation
+    }
+
+    /// Lets a process say farewell.
+    pub fn leave(&mut self, id: ProcessId) {
+        let now = self.instant();
+        self.with_machine(id, |machine| machine.leave(now));
+        self.trace.note(self.now, &format!("leave  n{id}"));
+    }
+
+    /// Changes the meta of a process.
+    pub fn update_meta(&mut self, id: ProcessId, meta: Bytes) {
+        let now = self.instant();
+        // Scripts stay within the limit.
+        let updated = self.with_machine(id, |machine| machine.update_meta(meta, now));
+        debug_assert!(updated.is_none_or(|result| result.is_ok()));
+        self.trace.note(self.now, &format!("meta   n{id}"));
+    }
+
+    /// Lets a process broadcast bytes of its application.
+    pub fn broadcast(&mut self, id: ProcessId, payload: &[u8]) {
+        let now = self.instant();
+        let queued = self.with_machine(id, |machine| {
+            machine.broadcast(payload, Relation::Unique, Priority::Normal, now)
+        });
+        if let Some(Err(error)) = queued {
+            self.trace.note(self.now, &format!("broadcast of n{id} refused: {error}"));
+        }
+    }
+
+    /// Gives a machine something to do, and carries what comes of it.
+    pub fn with_machine<R>(
+        &mut self,
+        id: ProcessId,
+        act: impl FnOnce(&mut Membership) -> R,
+    ) -> Option<R> {
+        let result = act(self.processes[id as usize].machine.as_mut()?);
+        self.drain(id);
+        Some(result)
+    }
+
+    // ---- the loop -----------------------------------------------------------------------------
+
+    /// Lets everything happen that is due until then.
+    pub fn run_until(&mut self, end: Time) {
+        while self.step(end) {}
+        self.now = self.now.max(end);
+    }
+
+    /// As [`run_until`](Self::run_until), for this long.
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    /// Runs until `holds`, asked every `every`, but no longer than `limit`; says when it did.
+    pub fn run_until_holds(
+        &mut self,
+        limit: Duration,
+        every: Duration,
+        mut holds: impl FnMut(&Self) -> bool,
+    ) -> Option<Time> {
+        let end = self.now + limit;
+        loop {
+            if holds(self) {
+                return Some(self.now);
+            }
+            if self.now >= end {
+                return None;
+            }
+            self.run_until((self.now + every).min(end));
+        }
+    }
+
+    /// Takes the next event, if it is due by then.
+    fn step(&mut self, end: Time) -> bool {
+        match self.events.peek() {
+            Some(Reverse(next)) if next.at <= end => {}
+            _ => return false,
+        }
+        let Some(Reverse(next)) = self.events.pop() else { return false };
+        self.now = self.now.max(next.at);
+        match next.event {
+            Event::Wake { process, life } => {
+                let target = &mut self.processes[process as usize];
+                if target.life == life && target.wake_at == Some(next.at) {
+                    target.wake_at = None;
+                    if target.paused != Some(Pause::Frozen) {
+                        self.wake(process);
+                    }
+                }
+            }
+            Event::Arrive { process, life, arrival } => {
+                let target = &mut self.processes[process as usize];
+                if target.machine.is_none() || life.is_some_and(|life| life != target.life) {
+                    return true;
+                }
+                if target.paused.is_some() {
+                    target.inbox.push_back(arrival);
+                } else {
+                    self.arrive(process, arrival);
+                }
+            }
+        }
+        true
+    }
+
+    fn wake(&mut self, id: ProcessId) {
+        let now = self.instant();
+        if let Some(machine) = self.processes[id as usize].machine.as_mut() {
+            machine.handle_timeout(now);
+            self.drain(id);
+        }
+    }
+
+    fn arrive(&mut self, id: ProcessId, arrival: Arrival) {
+        let now = self.instant();
+        let process = &mut self.processes[id as usize];
+        let Some(machine) = process.machine.as_mut() else { return };
+        match arrival {
+            Arrival::Packet { from, bytes } => {
+                self.trace.packet(self.now, id, &bytes);
+                // What cannot be read is counted by the machine.
+                let _ = machine.handle_packet(&Peer::from(from), &bytes, now);
+            }
+            Arrival::Asked { exchange, from, bytes } => {
+                let peer = Peer::from(self.processes[from as usize].addr);
+                return self.answer(id, exchange, from, peer, &bytes);
+            }
+            Arrival::Answered { exchange, bytes } => {
+                let Some(question) = process.questions.remove(&exchange) else { return };
+                self.trace.packet(self.now, id, &bytes);
+                let response = exchange::read_answer(machine.config(), &question, &bytes);
+                machine.handle_stream_response(question.id, response, now);
+            }
+            Arrival::Unanswered { exchange, refused } => {
+                let Some(Question { id: operation, peer, .. }) =
+                    process.questions.remove(&exchange)
+                else {
+                    return;
+                };
+                let error = match refused {
+                    true => ExchangeError::Io { peer, message: "connection refused".to_owned() },
+                    false => ExchangeError::Timeout { peer, timeout: Duration::ZERO },
+                };
+                machine.handle_stream_response(operation, StreamResponse::Failed(error), now);
+            }
+        }
+        self.drain(id);
+    }
+
+    /// A peer asked over a stream: answers, then does what the question brings.
+    fn answer(
+        &mut self,
+        id: ProcessId,
+        exchange: ExchangeId,
+        to: ProcessId,
+        peer: Peer,
+        bytes: &[u8],
+    ) {
+        let now = self.instant();
+        self.trace.packet(self.now, id, bytes);
+        let Some(machine) = self.processes[id as usize].machine.as_mut() else { return };
+        if let Some(bytes) = exchange::serve(machine, &peer, bytes, now) {
+            self.depart(id, Departure::Answer { exchange, to, bytes });
+        }
+        self.drain(id);
+    }
+
+    /// Carries what a machine wants to send, tells what it tells, and schedules its next wake-up.
+    fn drain(&mut self, id: ProcessId) {
+        self.steps += 1;
+        let mut buf = Vec::new();
+        loop {
+            let process = &mut self.processes[id as usize];
+            let Some(machine) = process.machine.as_mut() else { return };
+            let room = Room { head: 0, tail: 0, max_packet_bytes: usize::MAX };
+            if let Some(transmit) = machine.poll_transmit(&mut buf, &mut |_| room) {
+                let (to, bytes) = (transmit.to.addr, buf.clone());
+                self.watch.sent(self.now, process, to, &bytes);
+                self.depart(id, Departure::Packet { to, bytes });
+            } else if let Some(request) = machine.poll_stream_request() {
+                self.depart(id, Departure::Ask { request });
+            } else if let Some(happened) = machine.poll_event() {
+                self.trace.happened(self.now, id, &happened);
+                self.watch.happened(self.now, process, &happened);
+            } else {
+                break;
+            }
+        }
+        self.watch.stepped(self.now, &self.processes[id as usize]);
+        self.schedule_wake(id);
+    }
+
+    fn schedule_wake(&mut self, id: ProcessId) {
+        let process = &self.processes[id as usize];
+        let Some(wanted) = process.machine.as_ref().and_then(Membership::poll_timeout) else {
+            return;
+        };
+        let at = Time::ZERO + wanted.saturating_duration_since(self.epoch);
+        let at = at.max(self.now);
+        if process.wake_at.is_none_or(|scheduled| at < scheduled) {
+            let life = process.life;
+            self.processes[id as usize].wake_at = Some(at);
+            self.schedule(at, Event::Wake { process: id, life });
+        }
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) {
+        let serial = self.serial;
+        self.serial += 1;
+        self.events.push(Reverse(Scheduled { at, serial, event }));
+    }
+
+    // ---- the way from one process to another --------------------------------------------------
+
+    fn depart(&mut self, id: ProcessId, departure: Departure) {
+        let process = &mut self.processes[id as usize];
+        if process.paused.is_some() {
+            return process.outbox.push_back(departure);
+        }
+        match departure {
+            Departure::Packet { to, bytes } => self.carry_packet(id, to, bytes),
+            Departure::Ask { request } => self.carry_question(id, request),
+            Departure::Answer { exchange, to, bytes } => {
+                let life = self.processes[to as usize].life;
+                if let Some(delay) = self.network.stream(id, to, self.now, &mut self.rng) {
+                    let arrival = Arrival::Answered { exchange, bytes };
+                    let event = Event::Arrive { process: to, life: Some(life), arrival };
+                    self.schedule(self.now + delay, event);
+                }
+            }
+        }
+    }
+
+    fn carry_packet(&mut self, from: ProcessId, to: SocketAddr, bytes: Vec<u8>) {
+        let Some(&target) = self.addrs.get(&to) else { return };
+        // A process that moved does not hear what goes to its old address.
+        if self.processes[target as usize].addr != to {
+            return;
+        }
+        let fate = self.network.packet(from, target, self.now, &mut self.rng);
+        let from = self.processes[from as usize].addr;
+        if let Some(at) = fate.copy {
+            let arrival = Arrival::Packet { from, bytes: bytes.clone() };
+            self.schedule(at, Event::Arrive { process: target, life: None, arrival });
+        }
+        if let Some(at) = fate.arrives {
+            let arrival = Arrival::Packet { from, bytes };
+            self.schedule(at, Event::Arrive { process: target, life: None, arrival });
+        }
+    }
+
+    /// Connects, sends the question, and makes sure that there is an end to waiting for the answer.
+    fn carry_question(&mut self, id: ProcessId, request: StreamRequest) {
+        let exchange = self.next_exchange;
+        self.next_exchange += 1;
+        let StreamRequest { id: operation, to, kind, timeout, .. } = request;
+        let ping = match kind {
+            StreamRequestKind::Ping { sequence, .. } => Some(sequence),
+            _ => None,
+        };
+        let process = &mut self.processes[id as usize];
+        let Some(machine) = process.machine.as_ref() else { return };
+        let bytes = exchange::write_question(machine, &to, kind);
+        let question = Question { id: operation, peer: to.clone(), ping };
+        process.questions.insert(exchange, question);
+        let life = Some(process.life);
+        let unanswered = |refused| Event::Arrive {
+            process: id,
+            life,
+            arrival: Arrival::Unanswered { exchange, refused },
+        };
+        self.schedule(self.now + timeout, unanswered(false));
+
+        let target = self.addrs.get(&to.addr).copied();
+        let there = |target: &ProcessId| self.processes[*target as usize].addr == to.addr;
+        let Some(target) = target.filter(there) else { return };
+        let (out, back) = (
+            self.network.stream(id, target, self.now, &mut self.rng),
+            self.network.stream(target, id, self.now, &mut self.rng),
+        );
+        let (Some(out), Some(back)) = (out, back) else { return };
+        if !self.processes[target as usize].is_up() {
+            return self.schedule(self.now + out + back, unanswered(true));
+        }
+        let Some(with_request) = self.network.stream(id, target, self.now, &mut self.rng) else {
+            return;
+        };
+        let life = Some(self.processes[target as usize].life);
+        let arrival = Arrival::Asked { exchange, from: id, bytes };
+        let event = Event::Arrive { process: target, life, arrival };
+        self.schedule(self.now + out + back + with_request, event);
+    }
+}
+
+/// The address of a process in its `life`th place: 10.x.y.z, the port counts the places.
+fn address(id: ProcessId, place: u32) -> SocketAddr {
+    let [_, a, b, c] = (id + 1).to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(10, a, b, c), 7946 + (place % 50_000) as u16))
+}

@@ -1,0 +1,27 @@
+//! Tests that need more than one crate of this workspace, and what they share.
+//!
+//! - `tests/vectors.rs` runs the machine against what Go memberlist was seen to do; the captured
+//!   cases are in `vectors/hashicorp/`, and every file that is put there is run.
+//! - `tests/agent.rs` drives `examples/agent.rs`, the real program, over loopback.
+//! - `tests/cluster.rs` runs whole clusters: the [`scenarios`], over every [`TestTransport`].
+//! - `tests/hostile.rs` attacks a node with what a network can hold.
+//! - `tests/stress.rs` is a minute of churn.
+//!
+//! A scenario is written once, for any transport: it gets its nodes from a [`Cluster`], waits on
+//! conditions with [`until`] and [`agree`], and never on time alone. A new transport implements
+//! [`TestTransport`] and gets all of them with one line of [`instantiate!`].
+
+pub mod attack;
+pub mod cluster;
+pub mod events;
+pub mod filter;
+mod instantiate;
+pub mod scenarios;
+pub mod transports;
+pub mod wait;
+
+pub use cluster::{Cluster, TestNode, quick};
+pub use events::EventLog;
+pub use filter::{FilterTransport, Rules, Traffic};
+pub use transports::TestTransport;
+pub use wait::{PATIENCE, agree, until, within};

@@ -1,0 +1,19 @@
+//! Whole clusters: every scenario over UDP and TCP on loopback, and over the in-memory network,
+//! where time jumps, so that it costs next to nothing.
+
+#[path = "cluster/addresses.rs"]
+mod addresses;
+
+mod net {
+    use memberlist::net::NetTransport;
+    memberlist_tests::every_scenario!(real NetTransport);
+    mod blocked_threads {
+        use super::*;
+        memberlist_tests::every_blocking_scenario!(NetTransport);
+    }
+}
+
+mod memory {
+    use memberlist::memory::MemoryTransport;
+    memberlist_tests::every_scenario!(virtual MemoryTransport);
+}

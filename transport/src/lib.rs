@@ -1,0 +1,18 @@
+//! The seam between memberlist and the network.
+//!
+//! A [`Transport`] moves two things: *packets*, which may be lost, duplicated or reordered, and
+//! *streams*, which are reliable byte pipes. It knows nothing of the protocol that runs over it.
+//!
+//! - [`Transport`] is the trait, and its documentation is the contract an implementation signs.
+//! - [`memory`] is a network inside the process, with delay, loss and partitions, for tests.
+//! - [`conformance`] checks the contract against any implementation.
+
+mod addr;
+pub mod conformance;
+mod error;
+pub mod memory;
+mod transport;
+
+pub use addr::canonical_addr;
+pub use error::{OpenError, RecvError, SendError};
+pub use transport::{Destination, Source, Transport};
