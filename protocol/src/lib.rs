@@ -35,7 +35,7 @@ pub use error::{
 };
 pub use membership::{
     Application, Death, Event, FailedProbe, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP,
-    Member, Membership, OperationId, Priority, Relation, RelayOutcome, StreamOutcome,
+    Member, Membership, OperationId, Pending, Priority, Relation, RelayOutcome, StreamOutcome,
     StreamRequest, StreamRequestKind, StreamResponse, SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;

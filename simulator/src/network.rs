@@ -140,6 +140,11 @@ impl Network {
         self.blocked.insert((from, to));
     }
 
+    /// Ends the block of one direction.
+    pub fn unblock(&mut self, from: ProcessId, to: ProcessId) {
+        self.blocked.remove(&(from, to));
+    }
+
     /// Blocks what the processes of one side send to the other.
     pub fn block_groups(&mut self, from: &[ProcessId], to: &[ProcessId]) {
         for &a in from {

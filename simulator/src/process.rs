@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
+use memberlist_protocol::wire::Room;
 use memberlist_protocol::{Config, Membership, NodeId, OperationId, Peer, StreamRequest};
 
 use crate::network::ProcessId;
@@ -81,6 +82,8 @@ pub struct Process {
     /// The wake-up that is scheduled.
     pub(crate) wake_at: Option<Time>,
     pub(crate) questions: BTreeMap<ExchangeId, Question>,
+    /// What outer layers and path leave for a packet; no layers, and no limit but the machine's.
+    pub room: Room,
     /// Since when it runs without interruption: neither started nor resumed since.
     pub well_since: Time,
 }
@@ -99,6 +102,7 @@ impl Process {
             outbox: VecDeque::new(),
             wake_at: None,
             questions: BTreeMap::new(),
+            room: Room { head: 0, tail: 0, max_packet_bytes: usize::MAX },
             well_since: Time::ZERO,
         }
     }
@@ -116,6 +120,11 @@ impl Process {
     /// How it stands still, if it does.
     pub fn paused(&self) -> Option<Pause> {
         self.paused
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Whether it is up, runs, and has not said farewell.

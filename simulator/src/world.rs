@@ -5,15 +5,16 @@
 //! run, byte for byte; the [trace](crate::trace) proves it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BinaryHeap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Room;
 use memberlist_protocol::{
-    Config, Event as Happened, ExchangeError, Membership, NodeId, OperationId, Peer, Priority,
-    Relation, StreamRequest, StreamRequestKind, StreamResponse,
+    Config, Event as Happened, ExchangeError, Membership, Node, NodeId, OperationId, Peer,
+    Priority, Relation, StreamRequest, StreamRequestKind, StreamResponse,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -21,6 +22,7 @@ use rand::{RngExt, SeedableRng};
 use crate::exchange;
 use crate::network::{Network, ProcessId};
 use crate::process::{Arrival, Departure, ExchangeId, Pause, Process, Question};
+use crate::records::SharedRecords;
 use crate::time::Time;
 use crate::trace::Trace;
 
@@ -87,13 +89,15 @@ pub struct World<W: Watch = ()> {
     /// Who watches.
     pub watch: W,
     processes: Vec<Process>,
-    addrs: BTreeMap<SocketAddr, ProcessId>,
     events: BinaryHeap<Reverse<Scheduled>>,
     serial: u64,
     now: Time,
     /// What `Time::ZERO` is to the machines.
     epoch: Instant,
     rng: StdRng,
+    records: SharedRecords,
+    /// For packets, to be written into.
+    packet: Vec<u8>,
     next_exchange: ExchangeId,
     trace: Trace,
     steps: u64,
@@ -106,12 +110,13 @@ impl<W: Watch> World<W> {
             network,
             watch,
             processes: Vec::new(),
-            addrs: BTreeMap::new(),
             events: BinaryHeap::new(),
             serial: 0,
             now: Time::ZERO,
             epoch: Instant::now(),
             rng: StdRng::seed_from_u64(seed),
+            records: SharedRecords::default(),
+            packet: Vec::new(),
             next_exchange: 0,
             trace: Trace::default(),
             steps: 0,
@@ -148,6 +153,11 @@ impl<W: Watch> World<W> {
         self.steps
     }
 
+    /// Adds a line to the trace.
+    pub fn note(&mut self, what: &str) {
+        self.trace.note(self.now, what);
+    }
+
     /// Randomness for scripts; it belongs to the run like everything else.
     pub fn rng(&mut self) -> &mut StdRng {
         &mut self.rng
@@ -168,9 +178,26 @@ impl<W: Watch> World<W> {
         };
         let addr = address(id, 0);
         self.processes.push(Process::new(id, name, addr, config));
-        self.addrs.insert(addr, id);
         self.start(id);
         id
+    }
+
+    /// Adds processes that all know each other: a cluster that agreed long ago.
+    pub fn add_cluster(&mut self, size: usize, config: &Config) {
+        let first = self.processes.len();
+        for _ in 0..size {
+            self.add(config.clone());
+        }
+        let now = self.instant();
+        let nodes: Vec<Arc<Node>> = (self.processes[first..].iter())
+            .filter_map(|process| process.machine().map(|machine| machine.own().node))
+            .collect();
+        for process in &mut self.processes[first..] {
+            if let Some(machine) = process.machine.as_mut() {
+                machine.testing_adopt(&nodes, now);
+                machine.testing_clear();
+            }
+        }
     }
 
     fn start(&mut self, id: ProcessId) {
@@ -179,9 +206,12 @@ impl<W: Watch> World<W> {
         process.life += 1;
         process.well_since = self.now;
         let (config, name, addr) = (process.config.clone(), process.name.clone(), process.addr);
-        let app = Box::new(());
+        let app = Box::new(self.records.clone());
         match Membership::new(config, name, addr, Bytes::new(), seed, now, app) {
-            Ok(machine) => process.machine = Some(machine),
+            Ok(mut machine) => {
+                machine.set_outer_overhead(process.room.head + process.room.tail);
+                process.machine = Some(machine);
+            }
             Err(error) => unreachable!("scenarios have valid settings: {error}"),
         }
         self.trace.note(self.now, &format!("start  n{id} at {addr}"));
@@ -204,7 +234,6 @@ impl<W: Watch> World<W> {
         let process = &mut self.processes[id as usize];
         if new_address {
             process.addr = address(id, process.life);
-            self.addrs.insert(process.addr, id);
         }
         self.start(id);
     }
@@ -238,6 +267,19 @@ impl<W: Watch> World<W> {
             self.arrive(id, arrival);
         }
         self.wake(id);
+    }
+
+    /// Leaves less room in the packets of a process: `head` and `tail` bytes for outer layers, and a
+    /// limit of the path.
+    pub fn set_room(&mut self, id: ProcessId, room: Room) {
+        self.processes[id as usize].room = room;
+        self.with_machine(id, |machine| machine.set_outer_overhead(room.head + room.tail));
+    }
+
+    /// Hands a packet to a process, from wherever.
+    pub fn inject(&mut self, to: ProcessId, from: SocketAddr, bytes: Vec<u8>) {
+        let arrival = Arrival::Packet { from, bytes };
+        self.schedule(self.now, Event::Arrive { process: to, life: None, arrival });
     }
 
     /// Lets a process join the cluster of another.
@@ -420,13 +462,13 @@ impl<W: Watch> World<W> {
     /// Carries what a machine wants to send, tells what it tells, and schedules its next wake-up.
     fn drain(&mut self, id: ProcessId) {
         self.steps += 1;
-        let mut buf = Vec::new();
         loop {
             let process = &mut self.processes[id as usize];
+            let room = process.room;
             let Some(machine) = process.machine.as_mut() else { return };
-            let room = Room { head: 0, tail: 0, max_packet_bytes: usize::MAX };
-            if let Some(transmit) = machine.poll_transmit(&mut buf, &mut |_| room) {
-                let (to, bytes) = (transmit.to.addr, buf.clone());
+            if let Some(transmit) = machine.poll_transmit(&mut self.packet, &mut |_| room) {
+                // The layers' part of the packet stays empty and is not carried.
+                let (to, bytes) = (transmit.to.addr, self.packet[room.head..].to_vec());
                 self.watch.sent(self.now, process, to, &bytes);
                 self.depart(id, Departure::Packet { to, bytes });
             } else if let Some(request) = machine.poll_stream_request() {
@@ -483,12 +525,16 @@ impl<W: Watch> World<W> {
         }
     }
 
+    /// Whose address this is. A process that moved does not hear what goes to its old one.
+    fn process_at(&self, addr: SocketAddr) -> Option<ProcessId> {
+        let IpAddr::V4(ip) = addr.ip() else { return None };
+        let [_, a, b, c] = ip.octets();
+        let id = u32::from_be_bytes([0, a, b, c]).checked_sub(1)?;
+        (self.processes.get(id as usize)?.addr == addr).then_some(id)
+    }
+
     fn carry_packet(&mut self, from: ProcessId, to: SocketAddr, bytes: Vec<u8>) {
-        let Some(&target) = self.addrs.get(&to) else { return };
-        // A process that moved does not hear what goes to its old address.
-        if self.processes[target as usize].addr != to {
-            return;
-        }
+        let Some(target) = self.process_at(to) else { return };
         let fate = self.network.packet(from, target, self.now, &mut self.rng);
         let from = self.processes[from as usize].addr;
         if let Some(at) = fate.copy {
@@ -523,9 +569,7 @@ impl<W: Watch> World<W> {
         };
         self.schedule(self.now + timeout, unanswered(false));
 
-        let target = self.addrs.get(&to.addr).copied();
-        let there = |target: &ProcessId| self.processes[*target as usize].addr == to.addr;
-        let Some(target) = target.filter(there) else { return };
+        let Some(target) = self.process_at(to.addr) else { return };
         let (out, back) = (
             self.network.stream(id, target, self.now, &mut self.rng),
             self.network.stream(target, id, self.now, &mut self.rng),

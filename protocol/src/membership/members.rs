@@ -125,6 +125,24 @@ impl Members {
         at
     }
 
+    /// Adds about `count` records that are not there yet, in random order.
+    pub(super) fn extend(
+        &mut self,
+        count: usize,
+        records: impl Iterator<Item = Record>,
+        rng: &mut StdRng,
+    ) {
+        self.ring.reserve_exact(count);
+        self.index.reserve(count);
+        for record in records {
+            debug_assert!(self.position(record.node.id.as_str()).is_none());
+            self.live += usize::from(record.state.is_live());
+            self.index.insert(record.node.id.clone(), 0);
+            self.ring.push(record);
+        }
+        self.shuffle(rng);
+    }
+
     /// Changes the state and stamps the time.
     pub(super) fn set_state(&mut self, position: usize, state: NodeState, now: Instant) {
         let record = &mut self.ring[position];

@@ -80,6 +80,26 @@ pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
 /// How far above the known incarnation a peer may jump.
 pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 
+/// What a machine is waiting for or has not done yet, in numbers. Each is bounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Pending {
+    /// Timers that are armed: at most five of the machine's own, two of the running probe, one a
+    /// suspected member, two a ping.
+    pub timers: usize,
+    /// Pings other than that of the running probe that wait for their ack.
+    pub pings: usize,
+    /// Those of them that were sent for others: at most [`Config::max_relays`].
+    pub relays: usize,
+    /// Streams that were asked for and have not been answered.
+    pub exchanges: usize,
+    /// Push/pulls that are being served or whose records wait to be merged: of those that others
+    /// began, at most [`Config::max_push_pulls`].
+    pub merges: usize,
+    /// Packets that wait for [`Membership::poll_transmit`].
+    pub packets: usize,
+}
+
 /// Decisions of the application that the machine needs at once. Every method has a default.
 ///
 /// The methods are called from inside the machine: they must answer quickly and without blocking.
@@ -92,6 +112,12 @@ pub trait Application {
     fn admit_alive(&mut self, node: &Node) -> Result<(), Refusal> {
         let _ = node;
         Ok(())
+    }
+
+    /// The record to keep of a node, called when one is new or has changed. Where many members live
+    /// in one process (a simulation, a test), equal records can be kept once.
+    fn share(&mut self, node: Node) -> Arc<Node> {
+        Arc::new(node)
     }
 
     /// Whether to merge with a cluster, given all that it knows. Asked for joins only, by both
@@ -493,9 +519,16 @@ impl Membership {
         (self.news.len(), self.user.len())
     }
 
-    /// Timers that are armed, pings that wait for an answer: bounded, for checks.
-    pub fn pending(&self) -> (usize, usize) {
-        (self.timers.len(), self.pending_pings.len())
+    /// How much is under way.
+    pub fn pending(&self) -> Pending {
+        Pending {
+            timers: self.timers.len(),
+            pings: self.pending_pings.len(),
+            relays: self.relays,
+            exchanges: self.exchanges.len(),
+            merges: self.serving + self.merges.len(),
+            packets: self.outbox.len(),
+        }
     }
 
     // ---- shared by the mechanisms -------------------------------------------------------------

@@ -1,17 +1,20 @@
 //! Looking and reaching into the machine, for conformance tests that bring it into a given state.
 //! Not for applications: what is here may change at any time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 pub use super::broadcast::BroadcastQueue;
+use super::members::Record;
 pub use super::members::partition_to_end;
 pub use super::scale::{
     push_pull_interval, retransmit_limit, suspicion_timeout, suspicion_timeout_after,
 };
 use super::{Membership, Relation};
 use crate::message::{Alive, Dead, Suspect};
+use crate::node::{Node, NodeState};
 use crate::wire::stream::RemoteRecord;
 
 /// A running suspicion.
@@ -50,6 +53,15 @@ impl Membership {
     #[doc(hidden)]
     pub fn testing_merge(&mut self, record: &RemoteRecord, now: Instant) {
         self.merge_record(record, now);
+    }
+
+    /// Makes members of these nodes, none of which but the own one is known yet: alive at their first
+    /// incarnation, without a word to anybody, as in a cluster that agreed long ago.
+    #[doc(hidden)]
+    pub fn testing_adopt(&mut self, nodes: &[Arc<Node>], now: Instant) {
+        let others = nodes.iter().filter(|node| node.id != self.id);
+        let record = |node| Record::new(Arc::clone(node), 1, NodeState::Alive, now);
+        self.members.extend(nodes.len(), others.map(record), &mut self.rng);
     }
 
     /// The running suspicion of a member.

@@ -136,31 +136,32 @@ impl Membership {
 
     fn accept_alive(&mut self, mut node: Node, alive: &Alive<'_>, now: Instant) {
         let id = node.id.clone();
-        let position = match self.members.position(alive.node) {
+        let known = self.members.position(alive.node);
+        // What is passed on is what came; what is remembered has all six version numbers.
+        if !alive.versions.is_complete() {
+            node.versions = known.map_or(Versions::new((0, 0, 0), (0, 0, 0)), |position| {
+                self.members.at(position).node.versions
+            });
+        }
+        let position = match known {
             Some(position) => position,
             None => {
                 self.tombstones.remove(alive.node);
-                let record = Record::new(Arc::new(node.clone()), 0, NodeState::Dead, now);
+                let node = self.app.share(node.clone());
+                let record = Record::new(node, 0, NodeState::Dead, now);
                 self.members.insert(record, &mut self.rng)
             }
         };
         self.stats.alives_accepted += 1;
         self.clear_suspicion(position);
-        // What is passed on is what came; what is remembered has all six version numbers.
         self.queue_news(id, &Message::Alive(*alive), None, now);
 
         let record = self.members.at_mut(position);
         let was = record.state();
-        if !alive.versions.is_complete() {
-            node.versions = match was.is_gone() && record.incarnation == 0 {
-                true => Versions::new((0, 0, 0), (0, 0, 0)),
-                false => record.node.versions,
-            };
-        }
         let changed = record.node.meta != node.meta || record.node.versions != node.versions;
         record.incarnation = alive.incarnation;
         if *record.node != node {
-            record.node = Arc::new(node);
+            record.node = self.app.share(node);
         }
         record.death = None;
         if was != NodeState::Alive {

@@ -217,7 +217,7 @@ fn a_machine_wants_no_more_than_its_limits_whatever_is_asked() {
     for _ in 0..10_000 {
         one.machine.handle_packet(&peer(1), &packet(&[ping(1, "n1", 1)]), one.now).unwrap();
     }
-    assert_eq!(one.machine.pending().1, 8);
+    assert_eq!(one.machine.pending().pings, 8);
     assert!(one.drops(DropReason::SendQueueFull) > 0);
     assert!(one.machine.outbox.len() <= 8192);
     one.drain();

@@ -38,7 +38,7 @@ fn no_tick_runs_while_nothing_is_queued() {
     one.healthy = true;
     one.advance(secs(5));
     assert!(one.machine.gossip_timer.is_none());
-    assert_eq!(one.machine.pending().0, 1, "the next probe alone");
+    assert_eq!(one.machine.pending().timers, 1, "the next probe alone");
     assert_eq!(one.sent_first(MessageKind::Ping).len(), one.sent.len() + 5);
 
     one.receive(1, &[suspect("n2", 1, "n1")]);

@@ -57,7 +57,7 @@ fn the_nack_comes_at_four_fifths_of_the_timeout() {
     assert_eq!(nacks[0].messages(), [nack(77)]);
     assert_eq!((nacks[0].at - began, nacks[0].to_name()), (ms(400), "n1"));
     // After that it still waited, up to the whole timeout, and no longer.
-    assert_eq!(one.machine.pending().1, 0);
+    assert_eq!(one.machine.pending().pings, 0);
     one.receive(2, &[ack(pings[0].sequence())]);
     assert_eq!(one.drops(DropReason::UnexpectedAck), 1);
 }
@@ -100,5 +100,5 @@ fn a_ping_by_hand_changes_nothing_else() {
     one.advance(ms(1));
     assert_eq!(one.events(), [Event::PingDone { id: second, rtt: None }]);
     assert_eq!((one.machine.known_members(), one.machine.health_score()), (1, 0));
-    assert_eq!(one.machine.pending().1, 0);
+    assert_eq!(one.machine.pending().pings, 0);
 }

@@ -113,8 +113,8 @@ fn survives(seed: u64) {
     net.run(secs(60));
     assert!(agree(&net), "seed {seed}: {:#?}", views(&net, &there));
     for host in &net.hosts {
-        let (timers, pings) = host.machine.pending();
-        assert!(timers < 20 && pings < 20, "seed {seed}: {timers} timers, {pings} pings");
+        let pending = host.machine.pending();
+        assert!(pending.timers < 20 && pending.pings < 20, "seed {seed}: {pending:?}");
     }
 }
 

@@ -1,0 +1,12 @@
+//! Fault search: random scenarios, and invariants that must hold in each of them.
+
+pub mod bounds;
+mod chaos;
+pub mod check;
+mod islands;
+mod run;
+mod scenario;
+pub mod truth;
+
+pub use run::{Outcome, run};
+pub use scenario::{Fault, Scenario};

@@ -1,0 +1,201 @@
+//! One run of a scenario: chaos, then calm, then a crash in the calm; the checkers watch throughout.
+
+use std::time::Duration;
+
+use super::bounds;
+use super::chaos::Chaos;
+use super::check::{Calm, Checkers, Violation, disagreement};
+use super::islands::islands;
+use super::scenario::Scenario;
+use crate::network::{Network, ProcessId};
+use crate::process::Process;
+use crate::time::Time;
+use crate::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long nothing may change once everybody agrees.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What came of a run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// Its scenario.
+    pub scenario: Scenario,
+    /// The invariant that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// How long it took from the last fault until all views agreed, and how long it might have.
+    pub calm: (Duration, Duration),
+    /// The same for the removal of a member that crashed in the calm.
+    pub removal: (Duration, Duration),
+    /// Inputs that the machines were given.
+    pub steps: u64,
+    /// The virtual time of the whole run.
+    pub took: Duration,
+    /// The digest of everything that happened.
+    pub digest: u64,
+    /// The log, if one was kept.
+    pub log: String,
+}
+
+/// Runs a scenario.
+pub fn run(scenario: &Scenario, keep_log: bool) -> Outcome {
+    let network = Network::new(scenario.link);
+    let mut world = World::new(scenario.seed, network, Checkers::default());
+    if keep_log {
+        world.trace().keep_log();
+    }
+    let mut run = Run { scenario, chaos: Chaos::new(scenario), world };
+    run.form();
+    run.disturb();
+    let calm = run.calm();
+    let removal = run.crash_in_the_calm();
+    run.outcome(calm, removal)
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    chaos: Chaos<'a>,
+    world: World<Checkers>,
+}
+
+impl Run<'_> {
+    fn broken(&self) -> bool {
+        self.world.watch.violation().is_some()
+    }
+
+    /// Starts all processes within a few seconds of each other; each joins through another.
+    fn form(&mut self) {
+        for _ in 0..self.scenario.nodes {
+            let id = self.world.add(self.scenario.config.clone());
+            self.world.set_room(id, self.scenario.room);
+            self.world.run_for(SECOND / self.scenario.nodes as u32);
+            self.join_who_is_alone();
+        }
+    }
+
+    /// A program that is started joins, and tries again until it has.
+    fn join_who_is_alone(&mut self) {
+        let alone = |process: &&Process| {
+            process.is_member() && !self.world.watch.truth().subject(process.id).joined
+        };
+        let alone: Vec<ProcessId> =
+            self.world.processes().iter().filter(alone).map(|process| process.id).collect();
+        for id in alone {
+            if let Some(seed) = self.chaos.some_other(&self.world, id) {
+                self.world.join(id, seed);
+            }
+        }
+    }
+
+    /// Lets time pass, a second at most at a time, and faults end.
+    fn pass(&mut self, until: Time) {
+        while self.world.now() < until && !self.broken() {
+            let next = self.chaos.next_sequel().unwrap_or(until);
+            let slice = next.min(until).min(self.world.now() + SECOND);
+            self.world.run_until(slice.max(self.world.now()));
+            self.chaos.end_due(&mut self.world);
+        }
+    }
+
+    fn disturb(&mut self) {
+        let end = self.world.now() + self.scenario.chaos;
+        while self.world.now() < end && !self.broken() {
+            let until = (self.world.now() + self.chaos.pause()).min(end);
+            self.pass(until);
+            self.join_who_is_alone();
+            self.chaos.strike(&mut self.world);
+        }
+    }
+
+    /// Nothing disturbs any more: all views must agree within the bound.
+    fn calm(&mut self) -> (Duration, Duration) {
+        self.chaos.end_all(&mut self.world);
+        self.pass(self.chaos.last_arrival);
+        let since = self.world.now();
+        let bound = bounds::calm(&self.scenario.config, self.scenario.nodes);
+        let removal = bounds::removal(&self.scenario.config, self.scenario.nodes);
+        let mut calm = Calm { since, settled: since + bound, removal };
+        self.world.watch.set_calm(calm);
+        let mut seconds = 0_u32;
+        while !self.broken() {
+            let Some(what) = disagreement(&self.world) else { break };
+            if self.world.now() - since > bound {
+                let at = self.world.now();
+                self.world.watch.report(Violation { check: "agreement", at, what });
+                break;
+            }
+            self.join_who_is_alone();
+            if seconds % 10 == 0 {
+                self.join_islands();
+            }
+            seconds += 1;
+            self.pass(self.world.now() + SECOND);
+        }
+        let took = self.world.now() - since;
+        calm.settled = self.world.now();
+        self.world.watch.set_calm(calm);
+        self.world.note("all views agree");
+        self.pass(self.world.now() + QUIET);
+        self.agree_still();
+        (took, bound)
+    }
+
+    fn join_islands(&mut self) {
+        let islands = islands(&self.world);
+        let Some((mainland, others)) = islands.split_first() else { return };
+        for island in others {
+            self.world.join(island[0], mainland[0]);
+        }
+    }
+
+    fn crash_in_the_calm(&mut self) -> (Duration, Duration) {
+        let bound = bounds::removal(&self.scenario.config, self.scenario.nodes);
+        let members = self.world.processes().iter().filter(|process| process.is_member()).count();
+        let victim = match members {
+            0 | 1 => None,
+            _ => self.chaos.some_other(&self.world, ProcessId::MAX),
+        };
+        let Some(victim) = victim.filter(|_| !self.broken()) else {
+            return (Duration::ZERO, bound);
+        };
+        let since = self.world.now();
+        self.world.crash(victim);
+        while !self.broken() && disagreement(&self.world).is_some() {
+            // The removal checker ends this if it takes too long.
+            self.pass(self.world.now() + SECOND);
+        }
+        let took = self.world.now() - since;
+        self.pass(self.world.now() + QUIET);
+        self.agree_still();
+        (took, bound)
+    }
+
+    fn agree_still(&mut self) {
+        if self.broken() {
+            return;
+        }
+        if let Some(what) = disagreement(&self.world) {
+            let at = self.world.now();
+            self.world.watch.report(Violation { check: "agreement", at, what });
+        }
+    }
+
+    fn outcome(mut self, calm: (Duration, Duration), removal: (Duration, Duration)) -> Outcome {
+        for id in 0..self.world.processes().len() as ProcessId {
+            let at = self.world.now();
+            if let Err(what) = self.world.watch.final_view(self.world.process(id)) {
+                self.world.watch.report(Violation { check: "sequence", at, what });
+            }
+        }
+        Outcome {
+            scenario: self.scenario.clone(),
+            violation: self.world.watch.violation().cloned(),
+            calm,
+            removal,
+            steps: self.world.steps(),
+            took: self.world.now().since_start(),
+            digest: self.world.trace().digest(),
+            log: self.world.trace().log().to_owned(),
+        }
+    }
+}
