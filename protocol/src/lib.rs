@@ -17,8 +17,9 @@
 //! A peer that can send packets at all is trusted, as in every SWIM: it may speak about any member.
 //! What one hostile or broken packet can do is bounded (see [`MAX_INCARNATION_JUMP`]), and a living
 //! member can contradict every claim about itself. What remains: a peer that goes on claiming
-//! incarnations, 2^20 at a time, can after some 2,000 claims bring a member to a point from which
-//! it cannot refute until it is reaped. Keep strangers out with encryption.
+//! incarnations, 2^20 in ten minutes, can after two weeks bring a member to a point from which it
+//! cannot refute; one that claims a farewell *and* a newer life elsewhere takes a name over. Keep
+//! strangers out with encryption.
 
 mod config;
 mod error;

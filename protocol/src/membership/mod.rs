@@ -208,6 +208,7 @@ pub struct Membership {
     id: NodeId,
     /// The own incarnation. The record's follows it.
     incarnation: u32,
+    settled: refute::Settled,
     leaving: bool,
     /// The farewell that is still being sent.
     farewell: Option<OperationId>,
@@ -277,13 +278,14 @@ impl Membership {
         let seen_broadcasts = user_broadcast::SeenBroadcasts::new(rng.random());
         let mut machine = Self {
             awareness: Awareness::new(config.awareness_max_multiplier),
-            tombstones: Tombstones::new(config.max_tombstones),
+            tombstones: Tombstones::new(config.max_tombstones, rng.random()),
             config,
             app,
             rng,
             stats: Stats::default(),
             id: id.clone(),
             incarnation: 0,
+            settled: refute::Settled::new(now),
             leaving: false,
             farewell: None,
             members,

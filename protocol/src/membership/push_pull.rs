@@ -152,6 +152,10 @@ impl Membership {
         id
     }
 
+    pub(super) fn is_exchanging(&self, purpose: Purpose) -> bool {
+        self.exchanges.values().any(|exchange| exchange.purpose == purpose)
+    }
+
     /// Takes what came of a [`StreamRequest`].
     pub fn handle_stream_response(
         &mut self,
@@ -295,6 +299,9 @@ impl Membership {
             let Some(record) = merge.records.pop_front() else {
                 break;
             };
+            if merge.join.is_some() {
+                self.catch_up(&record);
+            }
             self.merge_record(&record, now);
         }
         if merge.records.is_empty() {

@@ -5,17 +5,19 @@
 //! tombstones stays, which serves reconnecting, explains deaths, and refuses stale news: an alive
 //! message for a reaped name at the same address and not above its last incarnation is a late echo
 //! or a restarted process. The process itself, asked to, refutes above it and is back at once; an
-//! echo is not. Invariant: no name is in the table and among the tombstones.
+//! echo is not. This refusal ends after some time. Invariant: no name is in the table and among the tombstones.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use foldhash::quality::SeedableRandomState;
 
 use super::event::Death;
 use super::members::Record;
 use super::{Event, Membership};
 use crate::message::Alive;
-use crate::node::{Node, NodeState, canonical};
+use crate::node::{Node, NodeId, NodeState, canonical};
 
 /// What is remembered of a reaped member.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,58 +33,81 @@ pub struct Tombstone {
     pub since: Instant,
     /// Why.
     pub death: Option<Arc<Death>>,
+    /// When its record left the table.
+    pub reaped_at: Instant,
     /// When it was last asked to refute.
     pub(super) asked_at: Option<Instant>,
 }
 
+/// For how many dead windows after the reaping old news is refused. Echoes do not live as long; and a
+/// member whose last incarnation is out of its reach (it was restarted, and somebody had raised it)
+/// is let in again after that.
+const REFUSAL_WINDOWS: u32 = 10;
+
 /// Tombstones, oldest first.
 #[derive(Debug)]
 pub(super) struct Tombstones {
-    list: VecDeque<Tombstone>,
+    by_age: BTreeMap<u64, Tombstone>,
+    by_name: HashMap<NodeId, u64, SeedableRandomState>,
+    next: u64,
     max: usize,
 }
 
 impl Tombstones {
-    pub(super) fn new(max: usize) -> Self {
-        Self { list: VecDeque::new(), max }
+    pub(super) fn new(max: usize, seed: u64) -> Self {
+        let hasher = SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed());
+        Self { by_age: BTreeMap::new(), by_name: HashMap::with_hasher(hasher), next: 0, max }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Tombstone> {
-        self.list.iter()
+        self.by_age.values()
+    }
+
+    fn get(&self, name: &str) -> Option<&Tombstone> {
+        self.by_age.get(self.by_name.get(name)?)
     }
 
     pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Tombstone> {
-        self.list.iter_mut().find(|tombstone| tombstone.node.id.as_str() == name)
+        self.by_age.get_mut(self.by_name.get(name)?)
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.list.retain(|tombstone| tombstone.node.id.as_str() != name);
+        if let Some(age) = self.by_name.remove(name) {
+            self.by_age.remove(&age);
+        }
     }
 
     /// Whether this is old news of a reaped member.
-    pub(super) fn refuses(&self, alive: &Alive<'_>) -> bool {
-        self.list.iter().any(|tombstone| {
-            tombstone.node.id.as_str() == alive.node
-                && tombstone.node.addr == canonical(alive.addr)
+    pub(super) fn refuses(&self, alive: &Alive<'_>, dead_window: Duration, now: Instant) -> bool {
+        self.get(alive.node).is_some_and(|tombstone| {
+            tombstone.node.addr == canonical(alive.addr)
                 && alive.incarnation <= tombstone.incarnation
+                && now.saturating_duration_since(tombstone.reaped_at)
+                    <= dead_window * REFUSAL_WINDOWS
         })
     }
 
-    fn add(&mut self, record: Record) {
+    fn add(&mut self, record: Record, now: Instant) {
         if self.max == 0 {
             return;
         }
-        if self.list.len() == self.max {
-            self.list.pop_front();
+        if self.by_age.len() == self.max {
+            if let Some((_, oldest)) = self.by_age.pop_first() {
+                self.by_name.remove(oldest.node.id.as_str());
+            }
         }
-        self.list.push_back(Tombstone {
+        self.by_name.insert(record.node.id.clone(), self.next);
+        let tombstone = Tombstone {
             incarnation: record.incarnation,
             state: record.state(),
             since: record.since,
             node: record.node,
             death: record.death,
+            reaped_at: now,
             asked_at: None,
-        });
+        };
+        self.by_age.insert(self.next, tombstone);
+        self.next += 1;
     }
 }
 
@@ -99,12 +124,12 @@ impl Membership {
         for record in removed {
             self.stats.reaped += 1;
             self.events.push_back(Event::Reaped(record.node.id.clone()));
-            self.tombstones.add(record);
+            self.tombstones.add(record, now);
         }
     }
 
     /// What is remembered of a reaped member.
     pub fn tombstone(&self, name: &str) -> Option<&Tombstone> {
-        self.tombstones.iter().find(|tombstone| tombstone.node.id.as_str() == name)
+        self.tombstones.get(name)
     }
 }

@@ -49,7 +49,8 @@ impl Membership {
         let chosen = self.rng.random_range(0..failed.len());
         let (peer, incarnation) = failed[chosen].clone();
         self.stats.reconnects += 1;
-        self.ask_whether_back(peer, incarnation, now);
+        let Some(member) = peer.name.clone() else { return };
+        self.ask_whether_back(peer, incarnation, Purpose::Reconnect { member }, now);
     }
 
     fn failed_members(&self, now: Instant) -> Vec<(Peer, u32)> {
@@ -83,20 +84,19 @@ impl Membership {
         tombstone.asked_at = Some(now);
         let peer = Peer::named(tombstone.node.addr, tombstone.node.id.clone());
         let incarnation = tombstone.incarnation;
-        self.ask_whether_back(peer, incarnation, now);
+        self.ask_whether_back(peer, incarnation, Purpose::AskToRefute, now);
     }
 
-    fn ask_whether_back(&mut self, peer: Peer, incarnation: u32, now: Instant) {
-        let Some(member) = peer.name.clone() else {
-            return;
-        };
+    fn ask_whether_back(&mut self, peer: Peer, incarnation: u32, purpose: Purpose, now: Instant) {
         let expiry = now + self.config.probe_timeout;
-        self.send_ping(peer, Some(incarnation), expiry, Purpose::Reconnect { member });
+        self.send_ping(peer, Some(incarnation), expiry, purpose);
     }
 
-    /// The failed member is there, under its name: exchange states with it.
+    /// The failed member is there, under its name: exchange states with it, unless it has been found
+    /// meanwhile, or an exchange with another one is under way, which may bring all of them.
     pub(super) fn reconnect_answered(&mut self, member: NodeId, from: &Peer) {
-        if self.leaving {
+        let found = self.members.get(member.as_str()).is_some_and(|r| r.state().is_live());
+        if self.leaving || found || self.is_exchanging(ExchangePurpose::Reconnect) {
             return;
         }
         let peer = Peer::named(from.addr, member);

@@ -4,16 +4,41 @@
 //! the own incarnation is above the one in the accusation, so that the alive message wins
 //! everywhere. Having to refute is a sign of being slow, and costs one point of health.
 //!
+//! An accusation may lie as far above what this node says as others accept a jump of, but no
+//! further; measured from what it said a while ago, since every refutation raises what it says, and
+//! others may not have heard of that. So no burst of accusations brings it out of their reach.
+//!
 //! Departures from Go: the broadcast is queued under the node's name, so that it replaces older
 //! news of it (Go's key is the IP address); incarnations that would leave no room for a refutation
 //! are refused (see [`MAX_INCARNATION`](super::MAX_INCARNATION)).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::gossip::Outgoing;
-use super::{Event, Membership, OperationId, alive_of};
+use super::{Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of};
 use crate::message::{Message, Suspect};
 use crate::node::{NodeId, NodeState, Peer};
+use crate::stats::DropReason;
+use crate::wire::stream::RemoteRecord;
+
+/// What a node said this long ago, everybody who can hear it has heard.
+const SETTLING: Duration = Duration::from_secs(600);
+
+/// The own incarnation as it was a while ago.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) incarnation: u32,
+    at: Instant,
+    /// An earlier life's was taken over.
+    caught_up: bool,
+}
+
+impl Settled {
+    pub(super) fn new(now: Instant) -> Self {
+        // The first that a node announces.
+        Self { incarnation: 1, at: now, caught_up: false }
+    }
+}
 
 impl Membership {
     /// Raises the own incarnation above `accused` and tells everybody.
@@ -36,6 +61,31 @@ impl Membership {
         self.events.push_back(Event::Refuted { accusation, by, incarnation });
     }
 
+    /// Whether others would accept the refutation of an accusation at that incarnation.
+    pub(super) fn check_own_jump(&mut self, accused: u32, now: Instant) -> Result<(), DropReason> {
+        if now.saturating_duration_since(self.settled.at) >= SETTLING {
+            self.settled.incarnation = self.incarnation;
+            self.settled.at = now;
+        }
+        let refutation = accused.saturating_add(1);
+        match refutation.saturating_sub(self.settled.incarnation) > MAX_INCARNATION_JUMP {
+            true => Err(DropReason::IncarnationJump),
+            false => Ok(()),
+        }
+    }
+
+    /// The cluster that this node asked to be let in may know it from an earlier life, at any
+    /// incarnation: it is to go on from there. Once a life, and to no more than half of the range.
+    pub(super) fn catch_up(&mut self, record: &RemoteRecord) {
+        let earlier = self.is_self(record.node.id.as_str())
+            && record.incarnation > self.settled.incarnation
+            && record.incarnation <= MAX_INCARNATION / 2;
+        if earlier && !self.settled.caught_up {
+            self.settled.caught_up = true;
+            self.settled.incarnation = record.incarnation;
+        }
+    }
+
     /// Somebody still suspects this node at an incarnation that it has contradicted: the news of that
     /// has missed them, so it goes to them directly.
     pub(super) fn answer_old_accusation(
@@ -45,7 +95,8 @@ impl Membership {
         answers: &mut usize,
     ) {
         let old = self.is_self(suspect.node) && suspect.incarnation < self.incarnation;
-        if old && !self.leaving && self.take_answer(answers) {
+        let wanted = self.config.lifeguard.buddy_system && !self.leaving;
+        if old && wanted && self.take_answer(answers) {
             self.send_later(Outgoing::OwnAlive { to: from.clone() });
         }
     }

@@ -41,8 +41,10 @@ pub(super) enum Purpose {
     Relay { requester: Peer, sequence: u32, nack: Option<TimerKey> },
     /// By hand.
     Manual { id: OperationId, sent_at: Instant },
-    /// To see whether a failed member is back, under its name.
+    /// To see whether a failed member is back, under its name; then states are exchanged.
     Reconnect { member: NodeId },
+    /// To let a reaped member refute; its refutation comes with the ack.
+    AskToRefute,
 }
 
 impl Membership {
@@ -153,6 +155,7 @@ impl Membership {
                 self.events.push_back(Event::PingDone { id, rtt });
             }
             Purpose::Reconnect { member } => self.reconnect_answered(member, from),
+            Purpose::AskToRefute => {}
         }
     }
 
@@ -185,7 +188,7 @@ impl Membership {
             Purpose::Manual { id, .. } => {
                 self.events.push_back(Event::PingDone { id, rtt: None });
             }
-            Purpose::Reconnect { .. } => {}
+            Purpose::Reconnect { .. } | Purpose::AskToRefute => {}
         }
     }
 

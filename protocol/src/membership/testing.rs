@@ -86,6 +86,7 @@ impl Membership {
     #[doc(hidden)]
     pub fn testing_set_incarnation(&mut self, incarnation: u32) {
         self.incarnation = incarnation;
+        self.settled.incarnation = incarnation;
         if let Some(record) = self.members.get_mut(self.id.as_str()) {
             record.incarnation = incarnation;
         }

@@ -90,7 +90,13 @@ impl Membership {
         if moved && !self.may_move(record, alive, now)? {
             return Ok(Verdict::Conflict);
         }
-        check_jump(known, alive.incarnation)?;
+        match own {
+            true => self.check_own_jump(alive.incarnation, now)?,
+            false => check_jump(known, alive.incarnation)?,
+        }
+        let Some(record) = self.members.get(alive.node) else {
+            return Ok(Verdict::Ignore);
+        };
         if own {
             let identical = alive.incarnation == known
                 && record.node.meta == alive.meta
@@ -108,7 +114,7 @@ impl Membership {
         if self.members.len() >= self.config.max_members {
             return Err(DropReason::TooManyMembers);
         }
-        if self.tombstones.refuses(alive) {
+        if self.tombstones.refuses(alive, self.config.gossip_to_the_dead_time, now) {
             self.ask_to_refute(alive.node, now);
             return Err(DropReason::StaleNews);
         }
@@ -198,7 +204,7 @@ impl Membership {
         probe: Option<Arc<FailedProbe>>,
         now: Instant,
     ) {
-        let Some(position) = self.accused(suspect.node, suspect.incarnation) else {
+        let Some(position) = self.accused(suspect.node, suspect.incarnation, now) else {
             return;
         };
         let record = self.members.at(position);
@@ -320,7 +326,7 @@ impl Membership {
 
     /// Applies a death or a farewell.
     pub(super) fn dead(&mut self, dead: &Dead<'_>, now: Instant) {
-        let Some(position) = self.accused(dead.node, dead.incarnation) else {
+        let Some(position) = self.accused(dead.node, dead.incarnation, now) else {
             return;
         };
         if self.members.at(position).state().is_gone() {
@@ -370,13 +376,18 @@ impl Membership {
     }
 
     /// Where the accused is in the table, if the accusation is not out of date or out of range.
-    fn accused(&mut self, name: &str, incarnation: u32) -> Option<usize> {
+    fn accused(&mut self, name: &str, incarnation: u32, now: Instant) -> Option<usize> {
         let position = self.members.position(name)?;
         let known = self.members.at(position).incarnation;
         if incarnation < known {
             return None;
         }
-        match check_range(incarnation).and_then(|()| check_jump(known, incarnation)) {
+        let in_reach = check_range(incarnation).and_then(|()| match self.is_self(name) {
+            // What is said of a node that has left is not refuted.
+            true if !self.leaving => self.check_own_jump(incarnation, now),
+            _ => check_jump(known, incarnation),
+        });
+        match in_reach {
             Ok(()) => Some(position),
             Err(reason) => {
                 self.drop(reason);

@@ -170,6 +170,7 @@ impl Truth {
             let Some(about) = process_of(name) else { return };
             if let Some(belief) = self.beliefs[of as usize].get_mut(&about) {
                 belief.state = None;
+                belief.since = at;
                 self.touched[of as usize].push(about);
             }
         }

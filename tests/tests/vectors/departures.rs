@@ -84,7 +84,10 @@ pub(crate) const ALL: &[Departure] = &[
                 _ if inputs.initial() != Some(NodeState::Left) => !is_claim_of_name(inputs),
                 _ => true,
             };
-            let jump = inputs.message.incarnation().saturating_sub(KNOWN) > MAX_INCARNATION_JUMP;
+            // What a node says of itself after an accusation must be in the reach of others.
+            let own = matches!(inputs.subject, Subject::Own { .. });
+            let said = inputs.message.incarnation().saturating_add(u32::from(own));
+            let jump = said.saturating_sub(KNOWN) > MAX_INCARNATION_JUMP;
             judged && jump && !has_bad_versions(inputs) && in_range(inputs)
         },
         reason: "one packet must not bring a node near the incarnation from which it cannot refute",

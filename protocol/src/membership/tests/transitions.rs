@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Refusal;
+use crate::membership::StreamResponse;
 use crate::{MAX_INCARNATION, MAX_INCARNATION_JUMP};
 
 fn announce(i: usize, incarnation: u32) -> Vec<u8> {
@@ -141,8 +142,8 @@ fn whatever_is_said_of_a_living_node_it_refutes() {
     for accusation in accusations {
         let mut one = One::knowing(quiet(), 2);
         let mut expected = 1;
-        for (said, above) in [(1, 2), (2, 3), (100, 101), (MAX_INCARNATION_JUMP, 0)] {
-            expected = if above > 0 { above } else { MAX_INCARNATION_JUMP + 1 };
+        for said in [1, 2, 100, MAX_INCARNATION_JUMP] {
+            expected = said + 1;
             one.machine.handle_packet(&peer(1), &accusation(said), one.now).unwrap();
             assert_eq!(one.machine.own().incarnation, expected);
             let queued = one.queued();
@@ -244,8 +245,11 @@ fn incarnations_that_could_not_be_refuted_are_refused() {
     assert_eq!(one.drops(DropReason::IncarnationJump), 6);
     assert_eq!((one.beliefs(), one.queued().len()), (before, 0));
 
-    one.receive(2, &[Message::Alive(alive("n1", 1, jump)), suspect("n0", jump, "n2")]);
-    assert_eq!((one.incarnation(1), one.machine.own().incarnation), (jump, jump + 1));
+    // The own refutation of an accusation that far above would be out of the reach of others.
+    let own = [suspect("n0", jump, "n2"), suspect("n0", jump - 1, "n2")];
+    one.receive(2, &[Message::Alive(alive("n1", 1, jump)), own[0], own[1]]);
+    assert_eq!(one.drops(DropReason::IncarnationJump), 7);
+    assert_eq!((one.incarnation(1), one.machine.own().incarnation), (jump, jump));
     // A node that nobody knows may be anywhere in the range.
     one.receive(2, &[Message::Alive(alive("n7", 7, MAX_INCARNATION))]);
     assert_eq!(one.incarnation(7), MAX_INCARNATION);
@@ -407,5 +411,58 @@ proptest! {
             prop_assert!(changed <= 1);
             prop_assert!(one.queued().len() >= changed);
         }
+    }
+}
+
+/// What others make of everything that a machine says of itself.
+fn believed(one: &One, by: &mut Membership) -> u32 {
+    for news in one.queued() {
+        by.handle_packet(&peer(0), &news.bytes, one.now).unwrap();
+    }
+    by.member("n0").unwrap().incarnation
+}
+
+#[test]
+fn no_burst_of_accusations_brings_a_node_out_of_the_reach_of_the_others() {
+    let step = MAX_INCARNATION_JUMP - 1;
+    let climb: Vec<_> = (1..2048).map(|i| suspect("n0", i * step, "n1")).collect();
+    let mut one = One::knowing(quiet(), 2);
+    let app = Box::new(());
+    let mut other =
+        Membership::new(quiet(), id(1), addr(1), Bytes::new(), 8, one.now, app).unwrap();
+    other.testing_alive(&alive("n0", 0, 1), one.now);
+    one.receive(1, &climb);
+    assert_eq!(believed(&one, &mut other), one.machine.own().incarnation);
+    // Nor in a state.
+    let accused = |i| record(0, i * step, NodeState::Suspect);
+    for record in (1..2048).map(accused) {
+        one.machine.testing_merge(&record, one.now);
+    }
+    assert_eq!(believed(&one, &mut other), one.machine.own().incarnation);
+    // One accusation more is answered when everybody has heard of the last refutation.
+    one.advance(secs(601));
+    let before = one.machine.own().incarnation;
+    one.receive(1, &[suspect("n0", before + step, "n1")]);
+    assert_eq!(one.machine.own().incarnation, before + step + 1);
+    assert_eq!(believed(&one, &mut other), before + step + 1);
+}
+
+#[test]
+fn a_restarted_node_goes_on_from_any_incarnation_of_its_earlier_life() {
+    let earlier = 3 * MAX_INCARNATION_JUMP;
+    for state in [NodeState::Alive, NodeState::Dead, NodeState::Left] {
+        let mut one = One::new(quiet());
+        let join = one.machine.join(peer(1));
+        one.machine.poll_stream_request().unwrap();
+        let known = vec![record(0, earlier, state), record(1, 1, NodeState::Alive)];
+        let answer = StreamResponse::PushPull(state_of(true, known));
+        one.machine.handle_stream_response(join, answer, one.now);
+        assert_eq!(one.machine.own().incarnation, earlier + 1, "{state:?}");
+        // Once: afterwards it is as careful as ever.
+        let join = one.machine.join(peer(1));
+        let known = vec![record(0, 10 * MAX_INCARNATION_JUMP, state)];
+        let answer = StreamResponse::PushPull(state_of(true, known));
+        one.machine.handle_stream_response(join, answer, one.now);
+        assert_eq!(one.machine.own().incarnation, earlier + 1);
     }
 }

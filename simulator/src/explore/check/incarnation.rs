@@ -52,9 +52,13 @@ impl Check for Incarnation {
     }
 }
 
-/// Whether even the tombstone may be gone: there is room for fewer than there are names.
+/// Whether a new process of that name need not go on from there: there may be no tombstone, or it does
+/// not refuse any more.
 fn forgotten(known: &Belief, scene: &Scene<'_>, process: &Process) -> bool {
-    known.state.is_none() && process.config().max_tombstones < scene.truth.names()
+    let config = process.config();
+    known.state.is_none()
+        && (config.max_tombstones < scene.truth.names()
+            || scene.at - known.since > config.gossip_to_the_dead_time * 10)
 }
 
 /// At one incarnation dead beats suspect beats alive.
