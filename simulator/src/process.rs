@@ -14,8 +14,9 @@ use crate::time::Time;
 pub enum Pause {
     /// Nothing runs, as when the machine sleeps or the scheduler starves it. What arrives waits.
     Frozen,
-    /// Timers run, but what is sent and what arrives waits: the slow member of the Lifeguard paper,
-    /// which blocks around its sends and receives.
+    /// What arrives waits, and so does what is sent, together with whatever wants to send: a probe
+    /// waits in its first ping, and no other begins. Suspicions go on and run out. The slow member of
+    /// the Lifeguard paper, which blocks around its sends and receives.
     Blocked,
 }
 
@@ -125,6 +126,11 @@ impl Process {
     /// Its settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether it is blocked, and something wants to send.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.paused == Some(Pause::Blocked) && !self.outbox.is_empty()
     }
 
     /// Whether it is up, runs, and has not said farewell.

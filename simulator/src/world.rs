@@ -21,6 +21,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::exchange;
 use crate::network::{Network, ProcessId};
+use crate::parallel::Stop;
 use crate::process::{Arrival, Departure, ExchangeId, Pause, Process, Question};
 use crate::records::SharedRecords;
 use crate::time::Time;
@@ -101,6 +102,8 @@ pub struct World<W: Watch = ()> {
     next_exchange: ExchangeId,
     trace: Trace,
     steps: u64,
+    stream_bytes: u64,
+    stop: Stop,
 }
 
 impl<W: Watch> World<W> {
@@ -120,6 +123,8 @@ impl<W: Watch> World<W> {
             next_exchange: 0,
             trace: Trace::default(),
             steps: 0,
+            stream_bytes: 0,
+            stop: Stop::default(),
         }
     }
 
@@ -138,6 +143,11 @@ impl<W: Watch> World<W> {
         &self.processes[id as usize]
     }
 
+    #[cfg(test)]
+    pub(crate) fn process_mut(&mut self, id: ProcessId) -> &mut Process {
+        &mut self.processes[id as usize]
+    }
+
     /// The machine of a process that is up.
     pub fn machine(&self, id: ProcessId) -> Option<&Membership> {
         self.processes[id as usize].machine()
@@ -151,6 +161,16 @@ impl<W: Watch> World<W> {
     /// How many inputs the machines were given.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// How many bytes were sent over streams.
+    pub fn stream_bytes(&self) -> u64 {
+        self.stream_bytes
+    }
+
+    /// Lets time stand still as soon as that is asked.
+    pub fn set_stop(&mut self, stop: Stop) {
+        self.stop = stop;
     }
 
     /// Adds a line to the trace.
@@ -336,8 +356,12 @@ impl<W: Watch> World<W> {
 
     /// Lets everything happen that is due until then.
     pub fn run_until(&mut self, end: Time) {
-        while self.step(end) {}
-        self.now = self.now.max(end);
+        while !self.stop.is_asked() {
+            if !self.step(end) {
+                self.now = self.now.max(end);
+                break;
+            }
+        }
     }
 
     /// As [`run_until`](Self::run_until), for this long.
@@ -357,7 +381,7 @@ impl<W: Watch> World<W> {
             if holds(self) {
                 return Some(self.now);
             }
-            if self.now >= end {
+            if self.now >= end || self.stop.is_asked() {
                 return None;
             }
             self.run_until((self.now + every).min(end));
@@ -399,8 +423,12 @@ impl<W: Watch> World<W> {
 
     fn wake(&mut self, id: ProcessId) {
         let now = self.instant();
+        let stuck = self.processes[id as usize].is_stuck();
         if let Some(machine) = self.processes[id as usize].machine.as_mut() {
-            machine.handle_timeout(now);
+            match stuck {
+                true => machine.testing_expire_suspicions(now),
+                false => machine.handle_timeout(now),
+            }
             self.drain(id);
         }
     }
@@ -486,9 +514,12 @@ impl<W: Watch> World<W> {
 
     fn schedule_wake(&mut self, id: ProcessId) {
         let process = &self.processes[id as usize];
-        let Some(wanted) = process.machine.as_ref().and_then(Membership::poll_timeout) else {
-            return;
+        let Some(machine) = process.machine.as_ref() else { return };
+        let wanted = match process.is_stuck() {
+            true => machine.testing_next_suspicion(),
+            false => machine.poll_timeout(),
         };
+        let Some(wanted) = wanted else { return };
         let at = Time::ZERO + wanted.saturating_duration_since(self.epoch);
         let at = at.max(self.now);
         if process.wake_at.is_none_or(|scheduled| at < scheduled) {
@@ -515,6 +546,7 @@ impl<W: Watch> World<W> {
             Departure::Packet { to, bytes } => self.carry_packet(id, to, bytes),
             Departure::Ask { request } => self.carry_question(id, request),
             Departure::Answer { exchange, to, bytes } => {
+                self.stream_bytes += bytes.len() as u64;
                 let life = self.processes[to as usize].life;
                 if let Some(delay) = self.network.stream(id, to, self.now, &mut self.rng) {
                     let arrival = Arrival::Answered { exchange, bytes };
@@ -578,6 +610,7 @@ impl<W: Watch> World<W> {
         if !self.processes[target as usize].is_up() {
             return self.schedule(self.now + out + back, unanswered(true));
         }
+        self.stream_bytes += bytes.len() as u64;
         let Some(with_request) = self.network.stream(id, target, self.now, &mut self.rng) else {
             return;
         };

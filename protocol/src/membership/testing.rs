@@ -76,6 +76,21 @@ impl Membership {
         })
     }
 
+    /// When the next suspicion runs out.
+    #[doc(hidden)]
+    pub fn testing_next_suspicion(&self) -> Option<Instant> {
+        self.timers.next_suspicion()
+    }
+
+    /// Lets suspicions run out that are due, and nothing else: as in a process of which everything
+    /// waits that wants to send.
+    #[doc(hidden)]
+    pub fn testing_expire_suspicions(&mut self, now: Instant) {
+        while let Some(id) = self.timers.pop_due_suspicion(now) {
+            self.suspicion_expired(&id, now);
+        }
+    }
+
     /// The own incarnation counter.
     #[doc(hidden)]
     pub fn testing_incarnation(&self) -> u32 {

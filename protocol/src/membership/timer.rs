@@ -71,6 +71,24 @@ impl Timers {
         self.armed.first_key_value().map(|(key, _)| key.0)
     }
 
+    /// The earliest of the suspicions.
+    pub(super) fn next_suspicion(&self) -> Option<Instant> {
+        let is_suspicion = |timer: &Timer| matches!(timer, Timer::Suspicion(_));
+        self.armed.iter().find(|(_, timer)| is_suspicion(timer)).map(|(key, _)| key.0)
+    }
+
+    /// Takes the earliest of the suspicions if its time has come.
+    pub(super) fn pop_due_suspicion(&mut self, now: Instant) -> Option<NodeId> {
+        let (&key, id) = self.armed.range(..=TimerKey(now, u64::MAX)).find_map(|(key, timer)| {
+            match timer {
+                Timer::Suspicion(id) => Some((key, id.clone())),
+                _ => None,
+            }
+        })?;
+        self.armed.remove(&key);
+        Some(id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.armed.len()
     }

@@ -6,7 +6,9 @@ pub mod check;
 mod islands;
 mod run;
 mod scenario;
+mod search;
 pub mod truth;
 
 pub use run::{Outcome, run};
 pub use scenario::{Fault, Scenario};
+pub use search::{Search, SeedOutcome, report, search};

@@ -27,6 +27,8 @@ pub struct Outcome {
     pub calm: (Duration, Duration),
     /// The same for the removal of a member that crashed in the calm.
     pub removal: (Duration, Duration),
+    /// Deaths of members that ran, as anybody believed them.
+    pub false_deaths: u64,
     /// Inputs that the machines were given.
     pub steps: u64,
     /// The virtual time of the whole run.
@@ -192,6 +194,7 @@ impl Run<'_> {
             violation: self.world.watch.violation().cloned(),
             calm,
             removal,
+            false_deaths: self.world.watch.truth().false_deaths(),
             steps: self.world.steps(),
             took: self.world.now().since_start(),
             digest: self.world.trace().digest(),

@@ -72,6 +72,7 @@ pub struct Truth {
     beliefs: Vec<BTreeMap<ProcessId, Belief>>,
     /// Whose beliefs changed since the process of that belief was last checked.
     touched: Vec<Vec<ProcessId>>,
+    false_deaths: u64,
 }
 
 /// The process behind a name of the simulator ("n7").
@@ -80,6 +81,11 @@ pub fn process_of(name: &NodeId) -> Option<ProcessId> {
 }
 
 impl Truth {
+    /// The process of that name, if there is one.
+    pub fn process_of(&self, name: &NodeId) -> Option<ProcessId> {
+        process_of(name).filter(|id| (*id as usize) < self.subjects.len())
+    }
+
     /// Every process so far.
     pub fn subjects(&self) -> impl Iterator<Item = (ProcessId, &Subject)> {
         self.subjects.iter().enumerate().map(|(id, subject)| (id as ProcessId, subject))
@@ -108,6 +114,11 @@ impl Truth {
     /// Whether one takes another for a live member.
     pub fn sees(&self, of: ProcessId, about: ProcessId) -> bool {
         self.belief(of, about).is_some_and(Belief::is_live)
+    }
+
+    /// How often anybody believed a member dead that was up, whether it could be reached or not.
+    pub fn false_deaths(&self) -> u64 {
+        self.false_deaths
     }
 
     /// About whom a process changed its mind since this was last asked.
@@ -167,7 +178,7 @@ impl Truth {
             self.subjects[of as usize].joined = true;
         }
         if let Event::Reaped(name) = event {
-            let Some(about) = process_of(name) else { return };
+            let Some(about) = self.process_of(name) else { return };
             if let Some(belief) = self.beliefs[of as usize].get_mut(&about) {
                 belief.state = None;
                 belief.since = at;
@@ -175,13 +186,16 @@ impl Truth {
             }
         }
         let Some(member) = member_of(event) else { return };
-        let Some(about) = process_of(member.id()) else { return };
+        let Some(about) = self.process_of(member.id()) else { return };
         let belief = Belief {
             state: Some(member.state),
             incarnation: member.incarnation,
             addr: member.addr(),
             since: at,
         };
+        let subject = &self.subjects[about as usize];
+        let there = subject.up && subject.addr == member.addr();
+        self.false_deaths += u64::from(there && member.state == NodeState::Dead);
         self.beliefs[of as usize].insert(about, belief);
         self.touched[of as usize].push(about);
         if about == of {

@@ -3,7 +3,7 @@
 use memberlist_protocol::{Event, NodeState};
 
 use super::{Check, Scene, Verdict};
-use crate::explore::truth::{member_of, process_of};
+use crate::explore::truth::member_of;
 use crate::process::Process;
 
 pub(crate) struct Authorship;
@@ -15,7 +15,7 @@ impl Check for Authorship {
 
     fn happened(&mut self, scene: &Scene<'_>, process: &Process, event: &Event) -> Verdict {
         let Some(member) = member_of(event) else { return Ok(()) };
-        let about = process_of(member.id()).filter(|about| *about != process.id);
+        let about = scene.truth.process_of(member.id()).filter(|about| *about != process.id);
         let Some(about) = about else { return Ok(()) };
         let subject = scene.truth.subject(about);
         if member.incarnation > subject.highest_incarnation {

@@ -3,7 +3,6 @@
 use memberlist_protocol::{Event, NodeState};
 
 use super::{Check, Scene, Verdict};
-use crate::explore::truth::process_of;
 use crate::process::Process;
 
 pub(crate) struct Farewell;
@@ -15,7 +14,8 @@ impl Check for Farewell {
 
     fn happened(&mut self, scene: &Scene<'_>, process: &Process, event: &Event) -> Verdict {
         let Event::Joined(member) = event else { return Ok(()) };
-        let known = process_of(member.id()).and_then(|id| scene.truth.belief(process.id, id));
+        let known =
+            (scene.truth.process_of(member.id())).and_then(|id| scene.truth.belief(process.id, id));
         let left = known.filter(|known| known.state == Some(NodeState::Left));
         match left {
             Some(left) if member.incarnation <= left.incarnation => Err(format!(

@@ -4,7 +4,7 @@
 use memberlist_protocol::{Event, NodeState};
 
 use super::{Check, Scene, Verdict};
-use crate::explore::truth::{Belief, member_of, process_of};
+use crate::explore::truth::{Belief, member_of};
 use crate::process::Process;
 
 pub(crate) struct Incarnation;
@@ -16,7 +16,8 @@ impl Check for Incarnation {
 
     fn happened(&mut self, scene: &Scene<'_>, process: &Process, event: &Event) -> Verdict {
         let Some(member) = member_of(event) else { return Ok(()) };
-        let known = process_of(member.id()).and_then(|id| scene.truth.belief(process.id, id));
+        let known =
+            (scene.truth.process_of(member.id())).and_then(|id| scene.truth.belief(process.id, id));
         let Some(known) = known else { return Ok(()) };
         let moved = known.addr != member.addr();
         let legal = match (known.state, moved) {

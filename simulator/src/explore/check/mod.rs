@@ -9,6 +9,8 @@ mod budget;
 mod farewell;
 mod incarnation;
 mod limits;
+#[cfg(test)]
+mod planted;
 mod removal;
 mod sequence;
 mod stays_dead;
@@ -104,9 +106,9 @@ impl Default for Checkers {
             calm: None,
             checks: vec![
                 Box::new(sequence::Sequence),
+                Box::new(farewell::Farewell),
                 Box::new(incarnation::Incarnation),
                 Box::new(authorship::Authorship),
-                Box::new(farewell::Farewell),
                 Box::new(limits::Limits),
                 Box::new(budget::Budget),
                 Box::new(stays_dead::StaysDead),

@@ -3,7 +3,7 @@
 use memberlist_protocol::{Event, NodeState};
 
 use super::{Check, Scene, Verdict};
-use crate::explore::truth::{Truth, member_of, process_of};
+use crate::explore::truth::{Truth, member_of};
 use crate::network::ProcessId;
 use crate::process::Process;
 
@@ -21,7 +21,7 @@ impl Check for Sequence {
             (None, Event::Reaped(name)) => name,
             _ => return Ok(()),
         };
-        let Some(about) = process_of(subject) else {
+        let Some(about) = scene.truth.process_of(subject) else {
             return Err(format!("n{} heard of {subject}, which does not exist", process.id));
         };
         let before = scene.truth.belief(process.id, about).and_then(|belief| belief.state);
