@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, StreamItem};
+use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
 use memberlist_protocol::{ExchangeError, Peer};
 use memberlist_transport::{RecvError, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,7 +15,7 @@ use crate::command::Command;
 use crate::delegate::UserMessage;
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
-use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt};
+use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt, to_its_end};
 
 /// What a task that serves one stream needs.
 struct Server {
@@ -140,8 +140,8 @@ impl Server {
             }
             None => return Ok(()),
         };
-        let answer = own_state(&self.context, state.from.clone(), state.join, records);
-        let sent = channel.send(answer).await;
+        let answer = answer_with_own_state(channel, &self.context, &state, records);
+        let sent = to_its_end(answer, |fault| fault).await;
         let state = sent.is_ok().then_some(state);
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts what is being served any more.
@@ -178,6 +178,24 @@ impl Server {
         let (reply, answer) = oneshot::channel();
         self.commands.upgrade()?.send(command(reply)).await.ok()?;
         answer.await.ok()
+    }
+}
+
+async fn answer_with_own_state<S>(
+    channel: &mut Channel<S>,
+    context: &StreamContext,
+    to: &RemoteState,
+    records: Vec<SnapshotRecord>,
+) -> Result<(), StreamFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match own_state(context, to.from.clone(), to.join, records) {
+        Ok(own) => channel.send(own).await,
+        Err(fault) => {
+            let told = channel.send(MessageFrames::error(context.format, &fault.to_string())).await;
+            told.and(Err(fault))
+        }
     }
 }
 

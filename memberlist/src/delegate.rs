@@ -106,7 +106,7 @@ pub trait Delegate: Send + Sync + 'static {
     // ---- state
 
     /// The application's state, sent in every exchange of states. `join` says whether it is a first
-    /// contact. Default none.
+    /// contact. Default none. If it panics, that exchange fails on both sides.
     fn local_state(&self, join: bool) -> Bytes {
         let _ = join;
         Bytes::new()

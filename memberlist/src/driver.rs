@@ -28,7 +28,7 @@ use crate::events::{Event, Notice};
 use crate::limit::RateLimit;
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
-use crate::streams::{StreamContext, push_pull, stream_ping};
+use crate::streams::{StreamContext, push_pull, stream_ping, to_its_end};
 
 /// The largest packet that any transport can receive.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
@@ -306,6 +306,7 @@ impl<T: Transport> Driver<T> {
                     _ => Err(ExchangeError::Cancelled),
                 }
             };
+            let exchange = to_its_end(exchange, |fault| fault.into_exchange_error(peer.clone()));
             let result = tokio::select! {
                 result = exchange => result,
                 () = given_up(cancelled) => Err(ExchangeError::Cancelled),

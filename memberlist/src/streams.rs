@@ -5,10 +5,12 @@
 //! `docs/WIRE.md`.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
 use memberlist_protocol::wire::WireFormat;
 use memberlist_protocol::wire::stream::{
@@ -20,6 +22,7 @@ use memberlist_transport::{Destination, OpenError, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::error;
 
 use crate::delegate::Delegate;
 
@@ -84,13 +87,19 @@ pub(crate) enum StreamFault {
     Stalled(Duration),
     #[error("{0}")]
     Content(#[from] StreamError),
+    #[error("this node's application panicked instead of giving its state")]
+    NoState,
+    #[error("the exchange panicked")]
+    Panicked,
 }
 
 impl StreamFault {
-    fn into_exchange_error(self, peer: Peer) -> ExchangeError {
+    pub(crate) fn into_exchange_error(self, peer: Peer) -> ExchangeError {
         match self {
             Self::Io(error) => ExchangeError::Io { peer, message: error.to_string() },
             Self::Stalled(timeout) => ExchangeError::Timeout { peer, timeout },
+            // What this node did wrong is not held against the peer's answer.
+            Self::NoState | Self::Panicked => ExchangeError::Io { peer, message: self.to_string() },
             fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
         }
     }
@@ -213,7 +222,8 @@ pub(crate) async fn push_pull<T: Transport>(
 ) -> Result<StreamResponse, ExchangeError> {
     let mut channel = open(transport, context, peer, context.timeout).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    channel.send(own_state(context, peer.name.clone(), join, records)).await.map_err(fault)?;
+    let own = own_state(context, peer.name.clone(), join, records).map_err(fault)?;
+    channel.send(own).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
         StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
@@ -221,16 +231,32 @@ pub(crate) async fn push_pull<T: Transport>(
     }
 }
 
-/// This node's state as a message; the application's part is asked for now.
+/// This node's state as a message; the application's part is asked for now. Without that part there
+/// is no state: an empty one would be taken for the application's word.
 pub(crate) fn own_state(
     context: &StreamContext,
     to: Option<NodeId>,
     join: bool,
     records: Vec<SnapshotRecord>,
-) -> MessageFrames {
+) -> Result<MessageFrames, StreamFault> {
     let start = PushPullStart { from: context.own.clone(), to, join };
-    let user_state = context.delegate.local_state(join);
-    MessageFrames::push_pull(context.format, start, records.into(), user_state)
+    let asked = catch_unwind(AssertUnwindSafe(|| context.delegate.local_state(join)));
+    let user_state = asked.map_err(|_| {
+        error!("the application's delegate panicked in local_state: no states are exchanged");
+        StreamFault::NoState
+    })?;
+    Ok(MessageFrames::push_pull(context.format, start, records.into(), user_state))
+}
+
+/// Runs an exchange to its end, even if that is a panic: who waits for it must hear of it.
+pub(crate) async fn to_its_end<R, E>(
+    exchange: impl Future<Output = Result<R, E>>,
+    into_error: impl FnOnce(StreamFault) -> E,
+) -> Result<R, E> {
+    AssertUnwindSafe(exchange).catch_unwind().await.unwrap_or_else(|_| {
+        error!("an exchange over a stream panicked");
+        Err(into_error(StreamFault::Panicked))
+    })
 }
 
 /// Pings a peer over a stream.

@@ -11,7 +11,7 @@ use memberlist::{
 
 use crate::cluster::{join_all, state};
 use crate::transports::TestTransport;
-use crate::wait::{PATIENCE, agree, until, until_async};
+use crate::wait::{PATIENCE, agree, until, until_async, within};
 use crate::{Cluster, EventLog, quick};
 
 /// An application with a state of its own, which remembers those of others.
@@ -57,6 +57,38 @@ pub async fn user_state<T: TestTransport>() {
         until("the state came with the join", || app.has_seen(&joined, true)).await;
         let later = format!("{other} false");
         until("the state came again", || app.has_seen(&later, false)).await;
+    }
+}
+
+/// Has no state to give, in the worst way.
+struct Panicking;
+
+impl Delegate for Panicking {
+    fn local_state(&self, _: bool) -> Bytes {
+        panic!("no state (the test wants it so)")
+    }
+}
+
+/// An application that panics instead of giving its state fails the exchange on both sides, at once
+/// and as often as it is tried; nobody waits, and no serving slot is lost.
+pub async fn no_state<T: TestTransport>() {
+    let cluster = Cluster::<T>::new();
+    let mut config = quick("panicking");
+    // One may be ending while the next begins.
+    config.protocol.max_push_pulls = 2;
+    let panicking = cluster.start(Builder::new(config).delegate(Panicking)).await;
+    let other = cluster.node("other").await;
+    for _ in 0..4 {
+        let asked = within("an inbound exchange", other.join([panicking.addr().to_string()])).await;
+        let Err(JoinError::NoneReached(results)) = asked else { panic!("{asked:?}") };
+        let refused = &results[0].attempts[0].result;
+        let Err(ExchangeError::Refused { message, .. }) = refused else { panic!("{refused:?}") };
+        assert!(message.contains("panicked"), "{message}");
+
+        let asking = within("an own exchange", panicking.join([other.addr().to_string()])).await;
+        let Err(JoinError::NoneReached(results)) = asking else { panic!("{asking:?}") };
+        let failed = &results[0].attempts[0].result;
+        assert!(matches!(failed, Err(ExchangeError::Io { .. })), "{failed:?}");
     }
 }
 
