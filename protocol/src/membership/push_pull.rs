@@ -22,7 +22,7 @@ use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
 use crate::node::{NodeState, Peer, Versions};
 use crate::stats::DropReason;
-use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
+use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
 /// Records that are merged before other work gets its turn.
 const SLICE_RECORDS: usize = 256;
@@ -100,6 +100,7 @@ pub(super) struct Merge {
     records: VecDeque<RemoteRecord>,
     user_state: Bytes,
     total: usize,
+    _held: Held,
 }
 
 impl Membership {
@@ -255,8 +256,8 @@ impl Membership {
             self.drop(*reason);
         }
         let total = state.nodes.len();
-        let (records, user_state) = (state.nodes.into(), state.user_state);
-        self.merges.push_back(Merge { peer, join, joining, records, user_state, total });
+        let (records, user_state, _held) = (state.nodes.into(), state.user_state, state.held);
+        self.merges.push_back(Merge { peer, join, joining, records, user_state, total, _held });
         self.merge_slice(now);
     }
 

@@ -33,6 +33,8 @@ mod assemble;
 mod frame;
 mod write;
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -146,6 +148,34 @@ pub struct RemoteState {
     pub skipped: usize,
     /// Why further nodes were left out, once for each: bad name, bad address, meta too long.
     pub refused: Vec<DropReason>,
+    /// What is to be dropped when the records have been merged, or are not going to be.
+    pub held: Held,
+}
+
+/// Something of the caller's that lives as long as a state's records, such as their share of a
+/// memory limit. It is no part of the state: any two are equal.
+#[derive(Clone, Default)]
+pub struct Held(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Held {
+    /// Holds this.
+    pub fn new(held: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(held)))
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Held {}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Held" } else { "nothing" })
+    }
 }
 
 /// One member as a peer knows it.

@@ -1,8 +1,11 @@
 //! Exchange of whole states.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::error::{ExchangeError, Refusal};
 use crate::membership::{OperationId, StreamRequestKind, StreamResponse};
+use crate::wire::stream::Held;
 
 /// Plays the seed of a join that answers with this state.
 fn join_with(one: &mut One, state: RemoteState) -> OperationId {
@@ -95,6 +98,21 @@ fn a_join_reports_members_then_state_then_its_end() {
     let late = StreamResponse::PushPull(state_of(true, vec![record(9, 1, NodeState::Alive)]));
     one.machine.handle_stream_response(id, late, one.now);
     assert_eq!((one.events().len(), one.state(9)), (0, None));
+}
+
+#[test]
+fn what_is_held_by_a_state_is_let_go_when_its_last_record_is_merged() {
+    let share = Arc::new(());
+    let holding =
+        |nodes| RemoteState { held: Held::new(Arc::clone(&share)), ..state_of(true, nodes) };
+    let mut one = One::new(quiet());
+    join_with(&mut one, holding((1..=300).map(|i| record(i, 1, NodeState::Alive)).collect()));
+    assert_eq!(Arc::strong_count(&share), 2, "44 records wait");
+    one.machine.handle_timeout(one.now);
+    assert_eq!(Arc::strong_count(&share), 1);
+    let mut one = One::with_app(quiet(), Closed);
+    join_with(&mut one, holding(vec![record(1, 1, NodeState::Alive)]));
+    assert_eq!(Arc::strong_count(&share), 1, "refused");
 }
 
 #[test]

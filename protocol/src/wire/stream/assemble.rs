@@ -113,6 +113,15 @@ impl Assembler {
         }
     }
 
+    /// How many nodes of an unfinished push/pull have been decoded. They take more memory than their
+    /// bytes on the wire.
+    pub fn pending_nodes(&self) -> usize {
+        match &self.open {
+            Some(Open { content: Content::State(parts), .. }) => parts.state.nodes.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether the stream may end here: between two messages.
     pub fn is_idle(&self) -> bool {
         self.open.is_none() && self.failed.is_none()

@@ -130,6 +130,22 @@ fn push_pulls() {
 }
 
 #[test]
+fn decoded_nodes_are_counted_while_the_rest_is_awaited() {
+    let start = PushPullStart { from: id("a"), to: None, join: true };
+    let record =
+        SnapshotRecord { node: Arc::new(node("b")), incarnation: 1, state: NodeState::Alive };
+    let message = MessageFrames::push_pull(FORMAT, start, [record].into(), "us".into());
+    let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+    let counts: Vec<_> = (payloads(message).iter())
+        .map(|payload| {
+            assembler.push(payload).unwrap();
+            assembler.pending_nodes()
+        })
+        .collect();
+    assert_eq!(counts, [0, 1, 0]);
+}
+
+#[test]
 fn large_messages_are_cut_into_frames_of_64_kib() {
     let body: Bytes = (0..200_000u32).map(|i| i as u8).collect::<Vec<_>>().into();
     let frames = payloads(MessageFrames::request(FORMAT, 9, body.clone()));
