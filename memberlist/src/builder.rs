@@ -168,6 +168,7 @@ fn stream_context(config: &Config, own: NodeId, delegate: &Arc<dyn Delegate>) ->
         limits: stream_limits(config),
         timeout: config.protocol.stream_timeout.max(Duration::from_millis(1)),
         budget: Arc::new(Semaphore::new(Budget::units(config.max_buffered_stream_bytes))),
+        budget_bytes: config.max_buffered_stream_bytes,
         delegate: Arc::clone(delegate),
     }
 }

@@ -28,9 +28,11 @@ pub struct Config {
     pub join_concurrency: usize,
     /// Inbound streams that are served at once; one more is closed and counted. Default 256.
     pub max_inbound_streams: usize,
-    /// Bytes of stream messages that are held at once, while being read or waiting for the
-    /// application, over all streams. Default 64 MiB. A stream that would go over it waits, and is
-    /// dropped at its deadline. Must be at least the largest message.
+    /// Bytes of stream messages that are held at once, over all streams: while being read, while
+    /// waiting for the application, and while the members of a state wait to be merged, each of
+    /// which counts 200 bytes beside those that came. The first 64 KiB of a stream are not counted.
+    /// Default 64 MiB. A stream that would go over it waits, and is dropped at its deadline. Must be
+    /// at least the largest message; a state that alone is larger may hold all of it.
     pub max_buffered_stream_bytes: usize,
     /// User messages that wait for the application. Default 1,024. When full, messages by packet
     /// are dropped and counted, those by stream hold their stream back.

@@ -14,8 +14,8 @@ use futures_util::FutureExt;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
 use memberlist_protocol::wire::WireFormat;
 use memberlist_protocol::wire::stream::{
-    Assembler, FrameNumber, FrameReader, MessageFrames, PushPullStart, SnapshotRecord, StreamError,
-    StreamItem, StreamLimits, preamble,
+    Assembler, FrameNumber, FrameReader, Held, MessageFrames, PushPullStart, SnapshotRecord,
+    StreamError, StreamItem, StreamLimits, preamble,
 };
 use memberlist_protocol::{ExchangeError, NodeId, Peer, StreamResponse};
 use memberlist_transport::{Destination, OpenError, Transport};
@@ -33,6 +33,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// streams.
 const FREE_BYTES: usize = 64 * 1024;
 
+/// What a decoded node costs beside its bytes on the wire.
+const NODE_BYTES: usize = 200;
+
 /// The statuses of a receipt: the application has the message; it is slow, wait on.
 const TAKEN: u8 = 0;
 const WAIT: u8 = 1;
@@ -46,10 +49,13 @@ pub(crate) struct StreamContext {
     /// The time for dialling, for a small exchange, and for each piece of a large one.
     pub(crate) timeout: Duration,
     pub(crate) budget: Arc<Semaphore>,
+    /// All of the budget.
+    pub(crate) budget_bytes: usize,
     pub(crate) delegate: Arc<dyn Delegate>,
 }
 
-/// A share of the memory for messages that are being read or wait for the application.
+/// A share of the memory for messages that are being read, or wait for the application or to be
+/// merged.
 #[derive(Default)]
 pub(crate) struct Budget(Option<OwnedSemaphorePermit>);
 
@@ -163,8 +169,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let (mut deadline, mut progress) = (Instant::now() + self.context.timeout, 0);
         loop {
             while let Some(payload) = self.frames.next_frame()? {
-                if let Some(item) = self.assembler.push(&payload)? {
-                    return Ok(item);
+                let item = self.assembler.push(&payload)?;
+                match item {
+                    Some(StreamItem::PushPull(mut state)) => {
+                        self.charge(state.nodes.len()).await?;
+                        state.held = Held::new(std::mem::take(&mut self.budget));
+                        return Ok(StreamItem::PushPull(state));
+                    }
+                    Some(item) => return Ok(item),
+                    None => self.charge(self.assembler.pending_nodes()).await?,
                 }
             }
             let read = timeout_at(deadline, self.stream.read(&mut buf));
@@ -176,14 +189,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             self.received += len;
             progress += len;
-            let charged = self.received.saturating_sub(FREE_BYTES);
-            let grown = self.budget.grow_to(charged, &self.context.budget);
-            timeout(self.context.timeout, grown).await.map_err(|_| self.stalled())??;
+            self.charge(self.assembler.pending_nodes()).await?;
             if progress >= READ_BYTES {
                 (deadline, progress) = (Instant::now() + self.context.timeout, 0);
             }
             self.frames.push(&buf[..len]);
         }
+    }
+
+    /// Pays for what has been received and decoded, waiting for others to give back if it must.
+    async fn charge(&mut self, decoded_nodes: usize) -> Result<(), StreamFault> {
+        let held = self.received.saturating_add(decoded_nodes.saturating_mul(NODE_BYTES));
+        // What is larger than all of the budget may go on alone: the message limits bound it.
+        let charged = held.saturating_sub(FREE_BYTES).min(self.context.budget_bytes);
+        let grown = self.budget.grow_to(charged, &self.context.budget);
+        timeout(self.context.timeout, grown).await.map_err(|_| self.stalled())?
     }
 
     fn stalled(&self) -> StreamFault {
@@ -328,4 +348,72 @@ fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
         _ => "a message of an unknown kind",
     };
     ExchangeError::BadAnswer { peer: peer.clone(), message: format!("{what} was not expected") }
+}
+
+#[cfg(test)]
+mod tests {
+    use memberlist_protocol::{Node, NodeState, Versions};
+    use tokio::io::duplex;
+
+    use super::*;
+
+    const BUDGET_BYTES: usize = 1 << 20;
+
+    fn context() -> StreamContext {
+        StreamContext {
+            own: NodeId::new("own").unwrap(),
+            format: WireFormat::Native,
+            limits: StreamLimits::default(),
+            timeout: Duration::from_secs(1),
+            budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
+            budget_bytes: BUDGET_BYTES,
+            delegate: Arc::new(()),
+        }
+    }
+
+    fn records(n: usize) -> Vec<SnapshotRecord> {
+        let addr = "10.0.0.1:7946".parse().unwrap();
+        (0..n)
+            .map(|i| {
+                let id = NodeId::new(&format!("n{i}")).unwrap();
+                let node = Arc::new(Node::new(id, addr, Bytes::new(), Versions::default()));
+                SnapshotRecord { node, incarnation: 1, state: NodeState::Alive }
+            })
+            .collect()
+    }
+
+    /// Receives a state of that many nodes over a stream that ends then.
+    async fn received(context: &StreamContext, nodes: usize) -> Result<StreamItem, StreamFault> {
+        let (near, far) = duplex(1 << 16);
+        let mut sender = Channel::new(far, context.clone());
+        let state = own_state(context, None, false, records(nodes)).unwrap();
+        let sent = async move { sender.send(state).await };
+        let mut receiver = Channel::new(near, context.clone());
+        tokio::join!(sent, receiver.receive()).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_holds_its_share_until_it_is_merged() {
+        let (context, nodes) = (context(), 2000);
+        let all = context.budget.available_permits();
+        let state = received(&context, nodes).await.unwrap();
+        let held = all - context.budget.available_permits();
+        assert!(held >= Budget::units(nodes * NODE_BYTES - FREE_BYTES), "{held} KiB");
+        drop(state);
+        assert_eq!(context.budget.available_permits(), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_states_hold_nothing_and_huge_ones_take_all() {
+        let context = context();
+        let all = context.budget.available_permits();
+        let small = received(&context, 100).await.unwrap();
+        assert_eq!(context.budget.available_permits(), all);
+        let huge = received(&context, 2 * BUDGET_BYTES / NODE_BYTES).await.unwrap();
+        assert_eq!(context.budget.available_permits(), 0);
+        assert!(matches!(received(&context, 2000).await, Err(StreamFault::Stalled(_))));
+        received(&context, 100).await.unwrap();
+        drop((small, huge));
+        assert_eq!(context.budget.available_permits(), all);
+    }
 }
