@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::driver::Driver;
 use crate::error::StartError;
+use crate::events::{Capacity, Others};
 use crate::handle::{Inner, Memberlist};
 use crate::messages::{Delivery, Messages};
 use crate::observe::{drop_messages, tell_messages, tell_notices};
@@ -108,7 +109,7 @@ impl Builder {
             sender
         });
         if observed {
-            tokio::spawn(tell_notices(hub.subscribe(config.event_capacity, true), delegate));
+            tokio::spawn(tell_notices(hub.subscribe(notice_capacity(&config)), delegate));
         }
 
         let accept = accept_streams(
@@ -136,6 +137,12 @@ impl Builder {
     }
 }
 
+fn notice_capacity(config: &Config) -> Capacity {
+    let others =
+        Others { pings: config.event_capacity, user_state_bytes: config.max_waiting_state_bytes };
+    Capacity { events: config.event_capacity, others: Some(others) }
+}
+
 fn check_limits(config: &Config) -> Result<(), StartError> {
     let limits = stream_limits(config);
     let checks = [
@@ -147,6 +154,11 @@ fn check_limits(config: &Config) -> Result<(), StartError> {
             "max_buffered_stream_bytes",
             config.max_buffered_stream_bytes >= limits.max_message_bytes,
             "at least the largest message, 40 MiB",
+        ),
+        (
+            "max_waiting_state_bytes",
+            config.max_waiting_state_bytes > limits.max_user_bytes,
+            "more than the largest user state, 20 MiB",
         ),
     ];
     match checks.into_iter().find(|(_, holds, _)| !holds) {

@@ -38,8 +38,14 @@ pub struct Config {
     /// are dropped and counted, those by stream hold their stream back.
     pub message_capacity: usize,
     /// Events that wait for one subscriber. Default 1,024. When full, the subscriber gets a fresh
-    /// snapshot instead.
+    /// snapshot instead. As many results of pings wait for the delegate beside them; further ones
+    /// are dropped and counted.
     pub event_capacity: usize,
+    /// Bytes of user states that wait for
+    /// [`merge_remote_state`](crate::Delegate::merge_remote_state), each with 128 bytes more than its
+    /// own. Default 40 MiB; must be more than the largest user state, 20 MiB. When full, the newest
+    /// is dropped and counted: a later exchange of states brings another.
+    pub max_waiting_state_bytes: usize,
 }
 
 impl Config {
@@ -70,6 +76,7 @@ impl Config {
             max_buffered_stream_bytes: 64 << 20,
             message_capacity: 1024,
             event_capacity: 1024,
+            max_waiting_state_bytes: 40 << 20,
         }
     }
 

@@ -42,7 +42,9 @@ pub struct UserMessage {
 ///   run on tokio's threads for blocking work: they may block, and may call any method of the
 ///   handle, those that await through `tokio::runtime::Handle::current().block_on(…)`. While they
 ///   are slow, events wait, up to [`event_capacity`](crate::Config::event_capacity), after which a
-///   snapshot replaces them, and messages up to
+///   snapshot replaces them; states of other applications, up to
+///   [`max_waiting_state_bytes`](crate::Config::max_waiting_state_bytes), and results of pings, as
+///   many as events, after which the newest are dropped and counted; and messages up to
 ///   [`message_capacity`](crate::Config::message_capacity). For much work that awaits, take the
 ///   messages from a [channel](crate::Builder::messages) or
 ///   [subscribe](crate::Memberlist::subscribe) instead. One that panics is logged, and called again
@@ -123,7 +125,7 @@ pub trait Delegate: Send + Sync + 'static {
     /// Anything happened. The default calls the methods below.
     fn notify_event(&self, event: &Event) {
         match event {
-            Event::Snapshot { members, .. } => self.notify_snapshot(members),
+            Event::Snapshot { members, missed } => self.notify_snapshot(members, *missed),
             Event::Joined(member) => self.notify_join(member),
             Event::Left(member) => self.notify_leave(member),
             Event::Updated(member) => self.notify_update(member),
@@ -134,9 +136,10 @@ pub trait Delegate: Send + Sync + 'static {
         }
     }
 
-    /// All known members, at the start and after events were missed.
-    fn notify_snapshot(&self, members: &Arc<[Member]>) {
-        let _ = members;
+    /// All known members, at the start and after events were missed: how many is said, 0 at the
+    /// start.
+    fn notify_snapshot(&self, members: &Arc<[Member]>, missed: u64) {
+        let _ = (members, missed);
     }
 
     /// A member is new, or back.

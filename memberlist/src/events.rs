@@ -5,6 +5,7 @@
 //! and the events after it always fit together, and no reader can hold the node up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,10 +65,37 @@ pub(crate) enum Notice {
     UserState { state: Bytes, join: bool },
 }
 
+/// What a waiting user state takes beside its bytes.
+const USER_STATE_OVERHEAD_BYTES: usize = 128;
+
+/// How much may wait for a subscriber.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacity {
+    /// Events; a snapshot replaces them when there are more.
+    pub(crate) events: usize,
+    /// What nothing can replace, of which the newest is dropped and counted when there is more.
+    pub(crate) others: Option<Others>,
+}
+
+/// How much may wait of what is no event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Others {
+    pub(crate) pings: usize,
+    pub(crate) user_state_bytes: usize,
+}
+
 /// The published view.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
+    pub(crate) dropped: Dropped,
+}
+
+/// What was dropped because a subscriber was slow.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    pub(crate) pings: AtomicU64,
+    pub(crate) user_states: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -85,14 +113,16 @@ struct HubState {
 struct Queue {
     state: Mutex<QueueState>,
     notify: Notify,
-    capacity: usize,
-    /// Whether it wants notices that are no events.
-    notices: bool,
+    capacity: Capacity,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct QueueState {
     waiting: VecDeque<Notice>,
+    /// What of each is in `waiting`.
+    events: usize,
+    pings: usize,
+    user_state_bytes: usize,
     /// The next thing it gets is a snapshot.
     behind: bool,
     missed: u64,
@@ -128,7 +158,7 @@ impl Hub {
         }
         let mut abandoned = false;
         for queue in &state.subscribers {
-            abandoned |= queue.push(&notice);
+            abandoned |= queue.push(&notice, &self.dropped);
         }
         if abandoned {
             state.subscribers.retain(|queue| !lock(&queue.state).abandoned);
@@ -144,19 +174,16 @@ impl Hub {
         }
     }
 
-    pub(crate) fn subscribe(self: &Arc<Self>, capacity: usize, notices: bool) -> NoticeStream {
+    pub(crate) fn subscribe(self: &Arc<Self>, capacity: Capacity) -> NoticeStream {
         let mut state = lock(&self.state);
         let queue = Arc::new(Queue {
             state: Mutex::new(QueueState {
-                waiting: VecDeque::new(),
                 behind: true,
-                missed: 0,
                 closed: state.closed,
-                abandoned: false,
+                ..QueueState::default()
             }),
             notify: Notify::new(),
             capacity,
-            notices,
         });
         state.subscribers.push(Arc::clone(&queue));
         NoticeStream { hub: Arc::clone(self), queue }
@@ -206,22 +233,15 @@ impl HubState {
 
 impl Queue {
     /// Says whether the subscriber is gone.
-    fn push(&self, notice: &Notice) -> bool {
-        if !self.notices && !matches!(notice, Notice::Event(_)) {
-            return false;
-        }
+    fn push(&self, notice: &Notice, dropped: &Dropped) -> bool {
         let mut state = lock(&self.state);
         if state.abandoned {
             return true;
         }
-        if state.behind && state.missed > 0 {
-            state.missed += 1;
-        } else if state.waiting.len() >= self.capacity {
-            state.missed += state.waiting.len() as u64 + 1;
-            state.waiting.clear();
-            state.behind = true;
-        } else if !state.behind {
-            state.waiting.push_back(notice.clone());
+        match (notice, self.capacity.others) {
+            (Notice::Event(_), _) => state.push_event(notice, self.capacity.events),
+            (_, None) => return false,
+            (_, Some(capacity)) => state.push_other(notice, capacity, dropped),
         }
         drop(state);
         self.notify.notify_one();
@@ -230,9 +250,62 @@ impl Queue {
 }
 
 impl QueueState {
+    fn push_event(&mut self, event: &Notice, capacity: usize) {
+        if self.behind && self.missed > 0 {
+            self.missed += 1;
+        } else if self.events >= capacity {
+            self.missed += self.events as u64 + 1;
+            self.drop_events();
+            self.behind = true;
+        } else if !self.behind {
+            self.events += 1;
+            self.waiting.push_back(event.clone());
+        }
+    }
+
+    fn push_other(&mut self, other: &Notice, capacity: Others, dropped: &Dropped) {
+        match other {
+            Notice::UserState { state, .. } => {
+                let bytes = self.user_state_bytes + waiting_bytes(state);
+                if bytes > capacity.user_state_bytes {
+                    dropped.user_states.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                self.user_state_bytes = bytes;
+            }
+            Notice::PingCompleted { .. } if self.pings >= capacity.pings => {
+                dropped.pings.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Notice::PingCompleted { .. } => self.pings += 1,
+            Notice::Event(_) => return,
+        }
+        self.waiting.push_back(other.clone());
+    }
+
+    fn pop(&mut self) -> Option<Notice> {
+        let notice = self.waiting.pop_front()?;
+        match &notice {
+            Notice::Event(_) => self.events -= 1,
+            Notice::PingCompleted { .. } => self.pings -= 1,
+            Notice::UserState { state, .. } => self.user_state_bytes -= waiting_bytes(state),
+        }
+        Some(notice)
+    }
+
+    /// Drops what a snapshot replaces.
+    fn drop_events(&mut self) {
+        self.waiting.retain(|notice| !matches!(notice, Notice::Event(_)));
+        self.events = 0;
+    }
+
     fn has_ended(&self) -> bool {
         self.closed && !self.behind && self.waiting.is_empty()
     }
+}
+
+fn waiting_bytes(user_state: &Bytes) -> usize {
+    user_state.len() + USER_STATE_OVERHEAD_BYTES
 }
 
 /// The receiving end of a subscription, with notices.
@@ -260,14 +333,14 @@ impl NoticeStream {
         {
             let mut state = lock(&self.queue.state);
             if !state.behind {
-                return state.waiting.pop_front();
+                return state.pop();
             }
         }
         self.snapshot()
     }
 
-    /// A snapshot, if one is due. What waits is older than it, since both change under the hub's
-    /// lock.
+    /// A snapshot, if one is due. Events that wait are older than it, since both change under the
+    /// hub's lock.
     fn snapshot(&self) -> Option<Notice> {
         let mut hub = lock(&self.hub.state);
         let mut state = lock(&self.queue.state);
@@ -275,7 +348,7 @@ impl NoticeStream {
             return None;
         }
         state.behind = false;
-        state.waiting.clear();
+        state.drop_events();
         let missed = std::mem::take(&mut state.missed);
         Some(Notice::Event(Event::Snapshot { members: hub.list(), missed }))
     }
@@ -320,6 +393,19 @@ mod tests {
             .own()
     }
 
+    fn events(events: usize) -> Capacity {
+        Capacity { events, others: None }
+    }
+
+    fn user_state(state: &str) -> Notice {
+        Notice::UserState { state: state.to_owned().into(), join: false }
+    }
+
+    fn ping() -> Notice {
+        let (node, rtt) = (Arc::clone(&member("a").node), Duration::from_millis(1));
+        Notice::PingCompleted { node, rtt, payload: Bytes::new() }
+    }
+
     fn join(hub: &Hub, name: &str) {
         hub.publish(Notice::Event(Event::Joined(member(name))));
     }
@@ -328,8 +414,8 @@ mod tests {
     async fn a_subscriber_starts_with_a_snapshot_and_sees_everything_after_it() {
         let hub = Arc::new(Hub::default());
         join(&hub, "a");
-        let mut first = Subscription(hub.subscribe(8, false));
-        let mut second = Subscription(hub.subscribe(8, false));
+        let mut first = Subscription(hub.subscribe(events(8)));
+        let mut second = Subscription(hub.subscribe(events(8)));
         join(&hub, "b");
         for events in [&mut first, &mut second] {
             // "b" came before the snapshot was taken: it is in it, and does not come again.
@@ -350,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_subscriber_is_told_and_gets_a_fresh_snapshot() {
         let hub = Arc::new(Hub::default());
-        let mut events = Subscription(hub.subscribe(2, false));
+        let mut events = Subscription(hub.subscribe(events(2)));
         assert!(matches!(events.next().await, Some(Event::Snapshot { missed: 0, .. })));
         for name in ["a", "b", "c", "d"] {
             join(&hub, name);
@@ -359,6 +445,51 @@ mod tests {
         assert_eq!((members.len(), missed), (4, 4));
         join(&hub, "e");
         assert!(matches!(events.next().await, Some(Event::Joined(_))));
+    }
+
+    #[test]
+    fn a_snapshot_replaces_events_only() {
+        let hub = Arc::new(Hub::default());
+        let others = Others { pings: 1, user_state_bytes: 1000 };
+        let mut notices = hub.subscribe(Capacity { events: 2, others: Some(others) });
+        hub.publish(user_state("before the first snapshot"));
+        for name in ["a", "b", "c", "d"] {
+            hub.publish(user_state(name));
+            join(&hub, name);
+        }
+        let mut names = Vec::new();
+        while let Some(notice) = notices.try_next() {
+            names.push(match notice {
+                Notice::Event(Event::Snapshot { members, missed }) => {
+                    format!("{} members, {missed} missed", members.len())
+                }
+                Notice::UserState { state, .. } => String::from_utf8(state.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            });
+        }
+        let first = "4 members, 0 missed";
+        assert_eq!(names, [first, "before the first snapshot", "a", "b", "c", "d"]);
+        assert_eq!(hub.dropped.user_states.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn pings_crowd_out_no_events_and_states_that_do_not_fit_are_counted() {
+        let hub = Arc::new(Hub::default());
+        let others = Others { pings: 2, user_state_bytes: 2 * (USER_STATE_OVERHEAD_BYTES + 10) };
+        let mut notices = hub.subscribe(Capacity { events: 1, others: Some(others) });
+        notices.try_next().unwrap();
+        (0..5).for_each(|_| hub.publish(ping()));
+        (0..5).for_each(|_| hub.publish(user_state("ten bytes.")));
+        join(&hub, "a");
+        let waiting: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
+        assert_eq!(waiting.len(), 2 + 2 + 1);
+        assert!(matches!(waiting.last(), Some(Notice::Event(Event::Joined(_)))));
+        let dropped = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((dropped(&hub.dropped.pings), dropped(&hub.dropped.user_states)), (3, 3));
+        // What was taken makes room.
+        hub.publish(ping());
+        hub.publish(user_state("ten bytes."));
+        assert_eq!(std::iter::from_fn(|| notices.try_next()).count(), 2);
     }
 
     #[tokio::test]
@@ -380,7 +511,7 @@ mod tests {
     #[tokio::test]
     async fn dropped_subscriptions_are_forgotten() {
         let hub = Arc::new(Hub::default());
-        drop(hub.subscribe(2, false));
+        drop(hub.subscribe(events(2)));
         join(&hub, "a");
         assert!(lock(&hub.state).subscribers.is_empty());
     }

@@ -20,7 +20,7 @@ use crate::error::{
     Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
     StartError, UpdateError,
 };
-use crate::events::Subscription;
+use crate::events::{Capacity, Subscription};
 use crate::shared::Shared;
 use crate::streams::{StreamContext, send_user_message};
 
@@ -134,6 +134,17 @@ impl<T: Transport> Memberlist<T> {
         self.inner.shared.messages_dropped.load(Ordering::Relaxed)
     }
 
+    /// States of other nodes' applications that the delegate was not given, because it was slow and
+    /// [`max_waiting_state_bytes`](Config::max_waiting_state_bytes) of them waited.
+    pub fn user_states_dropped(&self) -> u64 {
+        self.inner.shared.hub.dropped.user_states.load(Ordering::Relaxed)
+    }
+
+    /// Results of pings that the delegate was not told, because it was slow.
+    pub fn ping_results_dropped(&self) -> u64 {
+        self.inner.shared.hub.dropped.pings.load(Ordering::Relaxed)
+    }
+
     /// Inbound streams that were closed at once, because too many were being served.
     pub fn streams_refused(&self) -> u64 {
         self.inner.shared.streams_refused.load(Ordering::Relaxed)
@@ -143,7 +154,8 @@ impl<T: Transport> Memberlist<T> {
     /// for: who is in it has no `Joined` of its own. Every subscriber sees every event after it; a slow one gets a fresh snapshot instead of those that it missed, and is told so.
     pub fn subscribe(&self) -> Subscription {
         let shared = &self.inner.shared;
-        Subscription(shared.hub.subscribe(self.inner.config.event_capacity, false))
+        let capacity = Capacity { events: self.inner.config.event_capacity, others: None };
+        Subscription(shared.hub.subscribe(capacity))
     }
 
     /// What the node has counted.

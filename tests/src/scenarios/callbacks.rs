@@ -120,7 +120,7 @@ impl<T: TestTransport> Delegate for Reentrant<T> {
     fn notify_message(&self, _: UserMessage) {
         self.wait("notify_message");
     }
-    fn notify_snapshot(&self, _: &Arc<[Member]>) {
+    fn notify_snapshot(&self, _: &Arc<[Member]>, _: u64) {
         self.wait("notify_snapshot");
     }
     fn notify_join(&self, member: &Member) {
