@@ -19,6 +19,7 @@ use memberlist_protocol::{
 };
 use memberlist_transport::{Destination, RecvError, SendError, Transport};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
@@ -38,6 +39,8 @@ const PACKETS_PER_TURN: usize = 64;
 const COMMANDS_PER_TURN: usize = 64;
 /// Turns of packets that are taken before timers that are due.
 const CATCH_UP_TURNS: usize = 64;
+/// When timers are this late, the runtime may not know yet which sockets have something.
+const STOOD_STILL: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// One receive buffer a worker thread, however many nodes it runs.
@@ -150,21 +153,27 @@ impl<T: Transport> Driver<T> {
             () = sleep => Flow::Continue,
             Some(_) = self.streams.join_next() => Flow::Continue,
         };
-        if wake.is_some_and(|at| at <= tokio::time::Instant::now()) {
-            self.catch_up().await;
+        let late = wake.and_then(|at| tokio::time::Instant::now().checked_duration_since(at));
+        if let Some(late) = late {
+            self.catch_up(late).await;
         }
         self.machine.handle_timeout(now());
         flow
     }
 
     /// Takes the packets that have already arrived. A process that stood still must hear what it was
-    /// told meanwhile, before its timers conclude that nobody answered.
-    async fn catch_up(&mut self) {
+    /// told meanwhile, before its timers conclude that nobody answered. `unconstrained`, since tokio
+    /// would pretend after 128 packets that there are no more.
+    async fn catch_up(&mut self, late: Duration) {
+        if late >= STOOD_STILL {
+            // The runtime looks at its sockets before it comes back to a task that yields.
+            tokio::task::yield_now().await;
+        }
         for _ in 0..CATCH_UP_TURNS {
             let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
             let transport = &*self.transport;
             let received = poll_fn(|cx| Poll::Ready(receive(cx, transport, machine, unreadable)));
-            if !matches!(received.await, Poll::Ready(Ok(()))) {
+            if !matches!(unconstrained(received).await, Poll::Ready(Ok(()))) {
                 return;
             }
         }

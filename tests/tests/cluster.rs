@@ -3,6 +3,8 @@
 
 #[path = "cluster/addresses.rs"]
 mod addresses;
+#[path = "cluster/pause.rs"]
+mod pause;
 
 mod net {
     use memberlist::net::NetTransport;
