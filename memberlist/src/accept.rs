@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use crate::command::Command;
 use crate::delegate::UserMessage;
+use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt, to_its_end};
@@ -36,8 +37,12 @@ pub(crate) async fn accept_streams<T: Transport>(
 ) {
     let server = Arc::new(Server { context, commands, messages });
     let mut serving = JoinSet::new();
+    let (mut unaccepted, mut backoff) = (RateLimit::default(), Backoff::default());
     loop {
         let accepted = transport.accept_stream().await;
+        if accepted.is_ok() {
+            backoff.reset();
+        }
         while serving.try_join_next().is_some() {}
         match accepted {
             Ok((stream, source)) if serving.len() < max_streams => {
@@ -49,10 +54,10 @@ pub(crate) async fn accept_streams<T: Transport>(
             }
             Err(RecvError::Closed) => return,
             Err(error) => {
-                // The transport backs off by itself; yielding keeps one that does not from
-                // starving the others.
-                warn!(%error, "could not accept a stream");
-                tokio::task::yield_now().await;
+                if let Some(more) = unaccepted.allow() {
+                    warn!(%error, more, "could not accept a stream");
+                }
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }

@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use crate::command::{Cancelled, Command};
 use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
-use crate::limit::RateLimit;
+use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{StreamContext, push_pull, stream_ping, to_its_end};
@@ -39,6 +39,8 @@ const PACKETS_PER_TURN: usize = 64;
 const COMMANDS_PER_TURN: usize = 64;
 /// Turns of packets that are taken before timers that are due.
 const CATCH_UP_TURNS: usize = 64;
+/// How long the packets of one turn, all together, wait for room in the network's buffers.
+const SEND_PATIENCE: Duration = Duration::from_millis(20);
 /// When timers are this late, the runtime may not know yet which sockets have something.
 const STOOD_STILL: Duration = Duration::from_millis(10);
 
@@ -70,6 +72,10 @@ pub(crate) struct Driver<T: Transport> {
     streams: JoinSet<()>,
     waiting: Waiting,
     packet: Vec<u8>,
+    /// After an error nothing is received until then.
+    deaf_until: Option<tokio::time::Instant>,
+    receive_backoff: Backoff,
+    unreceivable: RateLimit,
     unreadable: RateLimit,
     unsendable: RateLimit,
     conflicts: RateLimit,
@@ -105,6 +111,9 @@ impl<T: Transport> Driver<T> {
             streams: JoinSet::new(),
             waiting: Waiting::default(),
             packet: Vec::new(),
+            deaf_until: None,
+            receive_backoff: Backoff::default(),
+            unreceivable: RateLimit::default(),
             unreadable: RateLimit::default(),
             unsendable: RateLimit::default(),
             conflicts: RateLimit::default(),
@@ -137,28 +146,47 @@ impl<T: Transport> Driver<T> {
                 None => std::future::pending().await,
             }
         };
+        let deaf_until = self.deaf_until;
         let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
         let transport = &*self.transport;
+        let receiving = async {
+            if let Some(at) = deaf_until {
+                tokio::time::sleep_until(at).await;
+            }
+            poll_fn(|cx| receive(cx, transport, machine, unreadable)).await
+        };
         let flow = tokio::select! {
-            received = poll_fn(|cx| receive(cx, transport, machine, unreadable)) => match received {
-                Ok(()) => Flow::Continue,
-                Err(RecvError::Closed) => Flow::Shutdown(None),
-                Err(error) => {
-                    warn!(%error, "could not receive a packet");
-                    tokio::task::yield_now().await;
-                    Flow::Continue
-                }
-            },
+            received = receiving => self.received(received),
             command = self.commands.recv() => self.take_commands(command),
             () = sleep => Flow::Continue,
             Some(_) = self.streams.join_next() => Flow::Continue,
         };
         let late = wake.and_then(|at| tokio::time::Instant::now().checked_duration_since(at));
-        if let Some(late) = late {
-            self.catch_up(late).await;
+        match late {
+            Some(late) if self.deaf_until.is_none() => self.catch_up(late).await,
+            _ => {}
         }
         self.machine.handle_timeout(now());
         flow
+    }
+
+    /// A socket that fails is left alone for a while; the rest of the node goes on meanwhile.
+    fn received(&mut self, received: Result<(), RecvError>) -> Flow {
+        match received {
+            Ok(()) => {
+                self.deaf_until = None;
+                self.receive_backoff.reset();
+            }
+            Err(RecvError::Closed) => return Flow::Shutdown(None),
+            Err(error) => {
+                if let Some(more) = self.unreceivable.allow() {
+                    warn!(%error, more, "could not receive a packet");
+                }
+                let pause = self.receive_backoff.pause();
+                self.deaf_until = Some(tokio::time::Instant::now() + pause);
+            }
+        }
+        Flow::Continue
     }
 
     /// Takes the packets that have already arrived. A process that stood still must hear what it was
@@ -267,8 +295,12 @@ impl<T: Transport> Driver<T> {
         }
     }
 
+    /// Sends all that is to be sent. A network that has no room is waited for once, for a moment;
+    /// after that, what it does not take at once is dropped: gossip repeats itself, and a node that
+    /// waits answers nobody.
     async fn send_packets(&mut self) {
         let mut packet = std::mem::take(&mut self.packet);
+        let mut patience = SEND_PATIENCE;
         loop {
             let transport = &*self.transport;
             let mut room = |to: &Peer| Room {
@@ -277,10 +309,12 @@ impl<T: Transport> Driver<T> {
                 max_packet_bytes: transport.max_packet_bytes(&destination(to)),
             };
             let Some(transmit) = self.machine.poll_transmit(&mut packet, &mut room) else { break };
-            let sent = self.transport.send_packet(&destination(&transmit.to), &packet).await;
-            match sent {
-                Ok(()) | Err(SendError::Closed) => {}
-                Err(error) => {
+            let to = destination(&transmit.to);
+            let sending = self.transport.send_packet(&to, &packet);
+            match send_within(&mut patience, sending).await {
+                None => drop(self.shared.packets_dropped.fetch_add(1, Ordering::Relaxed)),
+                Some(Ok(()) | Err(SendError::Closed)) => {}
+                Some(Err(error)) => {
                     self.machine.handle_send_error(&transmit.to, now());
                     if let Some(more) = self.unsendable.allow() {
                         warn!(to = %transmit.to, %error, more, "could not send a packet");
@@ -411,6 +445,21 @@ impl<T: Transport> Drop for Driver<T> {
         self.accepting.abort();
         self.shared.hub.close();
     }
+}
+
+/// Sends, and takes the time that it waits off the patience; nothing if that ran out.
+async fn send_within<R>(patience: &mut Duration, sending: impl Future<Output = R>) -> Option<R> {
+    let mut sending = std::pin::pin!(sending);
+    if let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
+        return Some(sent);
+    }
+    if patience.is_zero() {
+        return None;
+    }
+    let began = tokio::time::Instant::now();
+    let sent = tokio::time::timeout(*patience, sending).await.ok();
+    *patience = patience.saturating_sub(began.elapsed());
+    sent
 }
 
 /// Feeds the packets that have arrived to the machine.

@@ -145,6 +145,12 @@ impl<T: Transport> Memberlist<T> {
         self.inner.shared.hub.dropped.pings.load(Ordering::Relaxed)
     }
 
+    /// Packets of this node that were dropped, because the network had no room for them. A transport
+    /// may drop further ones and count them itself.
+    pub fn packets_dropped(&self) -> u64 {
+        self.inner.shared.packets_dropped.load(Ordering::Relaxed)
+    }
+
     /// Inbound streams that were closed at once, because too many were being served.
     pub fn streams_refused(&self) -> u64 {
         self.inner.shared.streams_refused.load(Ordering::Relaxed)

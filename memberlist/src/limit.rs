@@ -1,4 +1,4 @@
-//! Log lines that peers can provoke, at a bounded rate.
+//! What peers or the system can provoke without end, at a bounded rate: log lines, and attempts.
 
 use std::time::Duration;
 
@@ -27,6 +27,27 @@ impl RateLimit {
     }
 }
 
+/// The pauses between attempts that fail, as in Go: 5 ms, doubled up to a second.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff(Option<Duration>);
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// How long to wait after a failure.
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.0.map_or(Self::FIRST, |last| (last * 2).min(Self::LONGEST));
+        self.0 = Some(pause);
+        pause
+    }
+
+    /// An attempt went well.
+    pub(crate) fn reset(&mut self) {
+        self.0 = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +59,14 @@ mod tests {
         assert_eq!((limit.allow(), limit.allow()), (None, None));
         tokio::time::advance(SPACING).await;
         assert_eq!(limit.allow(), Some(2));
+    }
+
+    #[test]
+    fn pauses_grow_until_an_attempt_goes_well() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..10).map(|_| backoff.pause().as_millis()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        backoff.reset();
+        assert_eq!(backoff.pause(), Backoff::FIRST);
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Shared {
     pub(crate) health: AtomicU32,
     pub(crate) messages_dropped: AtomicU64,
     pub(crate) streams_refused: AtomicU64,
+    pub(crate) packets_dropped: AtomicU64,
 }
 
 impl Shared {
@@ -25,6 +26,7 @@ impl Shared {
             health: AtomicU32::new(0),
             messages_dropped: AtomicU64::new(0),
             streams_refused: AtomicU64::new(0),
+            packets_dropped: AtomicU64::new(0),
         }
     }
 }

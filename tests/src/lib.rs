@@ -5,6 +5,7 @@
 //! - `tests/agent.rs` drives `examples/agent.rs`, the real program, over loopback.
 //! - `tests/cluster.rs` runs whole clusters: the [`scenarios`], over every [`TestTransport`].
 //! - `tests/hostile.rs` attacks a node with what a network can hold.
+//! - `tests/faulty.rs` gives a node a transport that does not work.
 //! - `tests/stress.rs` is a minute of churn.
 //!
 //! A scenario is written once, for any transport: it gets its nodes from a [`Cluster`], waits on

@@ -98,7 +98,8 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Sends one packet. Ready when the packet has been handed to the network; that says nothing of
     /// its arrival. An implementation does not wait for long here: a full buffer drops the packet
-    /// rather than holding the caller for more than a moment.
+    /// rather than holding the caller for more than a moment. A node that has waited for as long as
+    /// it can drops the future, and the packet with it.
     ///
     /// # Errors
     /// [`SendError::TooLarge`] if over the limit for this peer, [`SendError::Io`] if the system
