@@ -44,8 +44,23 @@ pub(crate) struct Seen {
     /// When the node that is down was first suspected and first declared dead.
     pub(crate) suspected_at: Option<Instant>,
     pub(crate) dead_at: Option<Instant>,
+    /// Who has reported that death.
+    pub(crate) reported_by: HashSet<String>,
+    /// Who has ever been down: a snapshot may still show it so.
+    was_down: HashSet<String>,
     /// Who was declared dead while it was well, by whom.
     pub(crate) false_deaths: Vec<(String, String)>,
+}
+
+impl Seen {
+    fn death(&mut self, of: &str, by: &str) {
+        if self.down.contains(of) {
+            self.dead_at.get_or_insert_with(Instant::now);
+            self.reported_by.insert(by.to_owned());
+        } else {
+            self.false_deaths.push((of.to_owned(), by.to_owned()));
+        }
+    }
 }
 
 impl Watch {
@@ -90,10 +105,15 @@ impl Delegate for Reporter {
                 seen.suspected_at.get_or_insert_with(Instant::now);
             }
             Event::Left(member) if member.state == NodeState::Dead => {
-                if seen.down.contains(member.id().as_str()) {
-                    seen.dead_at.get_or_insert_with(Instant::now);
-                } else {
-                    seen.false_deaths.push((member.id().to_string(), self.name.clone()));
+                seen.death(member.id().as_str(), &self.name);
+            }
+            // It stands for the events that were missed.
+            Event::Snapshot { members, .. } => {
+                for member in members.iter().filter(|member| member.state == NodeState::Dead) {
+                    let name = member.id().as_str();
+                    if seen.down.contains(name) || !seen.was_down.contains(name) {
+                        seen.death(name, &self.name);
+                    }
                 }
             }
             _ => {}
@@ -130,7 +150,12 @@ impl Cluster {
     /// Ends a node without a farewell.
     pub(crate) async fn kill(&mut self, at: usize) {
         let name = self.slots[at].name.clone();
-        self.watch.seen().down.insert(name);
+        {
+            let mut seen = self.watch.seen();
+            seen.was_down.insert(name.clone());
+            seen.down.insert(name);
+            seen.reported_by.clear();
+        }
         if let Some(node) = self.slots[at].node.take() {
             node.shutdown().await;
         }
@@ -161,6 +186,13 @@ impl Cluster {
     /// Whether every running node sees this one in this state.
     pub(crate) fn all_see(&self, name: &str, state: NodeState) -> bool {
         self.running().all(|node| node.member(name).is_some_and(|member| member.state == state))
+    }
+
+    /// Whether every running node has reported the death of the one that is down. Reports come later
+    /// than the view shows it, and one that came after a restart would count as false.
+    pub(crate) fn all_reported(&self) -> bool {
+        let seen = self.watch.seen();
+        self.running().all(|node| seen.reported_by.contains(node.name()))
     }
 
     /// Whether every running node sees every running node alive, and nobody else.

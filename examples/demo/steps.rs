@@ -4,15 +4,12 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
+use futures::stream::{FuturesUnordered, StreamExt};
 use memberlist::NodeState;
 
 use crate::cluster::Cluster;
 use crate::display::Display;
 use crate::{Flags, Preset, Summary};
-
-/// Joins that run at the same time.
-const JOINS_IN_FLIGHT: usize = 16;
 
 pub(crate) async fn run(
     flags: &Flags,
@@ -27,10 +24,9 @@ pub(crate) async fn run(
     for (dead, by) in false_deaths {
         display.failed(&format!("{by} declared {dead} dead, which was well"));
     }
-    for slot in &cluster.slots {
-        if let Some(node) = &slot.node {
-            node.shutdown().await;
-        }
+    shut_down(&cluster).await;
+    if outcome.is_ok() {
+        display.done("shut down", Duration::ZERO);
     }
     outcome
 }
@@ -48,8 +44,13 @@ async fn live(
     fail(cluster, display, &patience, summary).await?;
     summary.rejoin_s = Some(rejoin(cluster, display, &patience).await?);
     summary.leave_s = Some(leave(cluster, display, &patience).await?);
-    display.done("shut down", Duration::ZERO);
     Ok(())
+}
+
+async fn shut_down(cluster: &Cluster) {
+    for node in cluster.running() {
+        node.shutdown().await;
+    }
 }
 
 /// How long a step may take before it counts as failed. Generous: a busy machine is no failure.
@@ -85,7 +86,7 @@ async fn converge(
     let began = Instant::now();
     let seed = cluster.seed_addr();
     let joins = cluster.running().skip(1).map(|node| node.join([seed.as_str()]));
-    let mut joins = stream::iter(joins).buffer_unordered(JOINS_IN_FLIGHT);
+    let mut joins: FuturesUnordered<_> = joins.collect();
     while let Some(joined) = joins.next().await {
         joined?;
         display.show(cluster);
@@ -173,6 +174,7 @@ async fn fail(
     summary.detect_first_s = since(watch.seen().dead_at).map(|first| first.as_secs_f64());
     summary.detect_all_s = Some(took.as_secs_f64());
     display.done(&format!("all know that {name} is dead"), took);
+    watch.until("all have reported it", patience.news, || cluster.all_reported()).await?;
 
     // The member that declared it dead knows most about why.
     let reasons = cluster.running().filter_map(|node| node.member(&name)?.death);
