@@ -75,7 +75,9 @@ impl Builder {
         (self, Messages(receiver))
     }
 
-    /// Starts the node over this transport. It is alone until it joins somebody.
+    /// Starts the node over this transport. It is alone until it joins somebody. Its packets are as
+    /// large as both
+    /// [`max_packet_bytes`](memberlist_protocol::Config::max_packet_bytes) and the transport allow.
     ///
     /// # Errors
     /// If the settings cannot be used. The transport is dropped then.
@@ -86,7 +88,7 @@ impl Builder {
         let meta = delegate.node_meta(config.protocol.max_meta_bytes);
         let now = tokio::time::Instant::now().into_std();
         let machine = Membership::new(
-            config.protocol.clone(),
+            fitted(&config, &transport)?,
             id.clone(),
             transport.advertise_addr(),
             meta.unwrap_or_else(|| config.meta.clone()),
@@ -135,6 +137,23 @@ impl Builder {
         let join_permits = Semaphore::new(config.join_concurrency);
         Ok(Memberlist::new(Inner { transport, shared, commands, config, context, join_permits }))
     }
+}
+
+/// The smallest packets that the protocol can work with, in bytes.
+const LEAST_PACKET_BYTES: usize = 1024;
+
+/// The protocol's settings with packets that fit the transport: larger ones would never go out.
+fn fitted<T: Transport>(
+    config: &Config,
+    transport: &T,
+) -> Result<memberlist_protocol::Config, StartError> {
+    let limit = transport.max_packet_bytes(&transport.advertise_addr().into());
+    if limit < LEAST_PACKET_BYTES {
+        return Err(StartError::TransportPackets { limit, least: LEAST_PACKET_BYTES });
+    }
+    let mut protocol = config.protocol.clone();
+    protocol.max_packet_bytes = protocol.max_packet_bytes.min(limit);
+    Ok(protocol)
 }
 
 fn notice_capacity(config: &Config) -> Capacity {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord};
 use memberlist_protocol::{
     BroadcastError, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority, Relation, Stats,
-    StreamResponse,
+    StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
 
@@ -43,6 +43,10 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<(), BroadcastError>>,
     },
     BroadcastsAvailable,
+    Tombstone {
+        name: Box<str>,
+        reply: oneshot::Sender<Option<Tombstone>>,
+    },
     Stats {
         reply: oneshot::Sender<Stats>,
     },

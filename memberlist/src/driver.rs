@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use memberlist_protocol::wire::Room;
 use memberlist_protocol::{
-    DropReason, Event as Happened, ExchangeError, Membership, Node, OperationId, Peer,
-    StreamRequest, StreamRequestKind, StreamResponse,
+    BroadcastError, DropReason, Event as Happened, ExchangeError, Membership, Node, OperationId,
+    Peer, StreamRequest, StreamRequestKind, StreamResponse,
 };
 use memberlist_transport::{Destination, RecvError, SendError, Transport};
 use tokio::sync::{mpsc, oneshot};
@@ -250,8 +251,10 @@ impl<T: Transport> Driver<T> {
             Command::Broadcast { payload, relation, priority, reply } => {
                 let _ = reply.send(self.machine.broadcast(&payload, relation, priority, now));
             }
-            Command::Send { to, payload, reply } => {
-                let _ = reply.send(self.machine.send(to, payload));
+            Command::Send { to, payload, reply } => drop(reply.send(self.send(to, payload))),
+            Command::Tombstone { name, reply } => {
+                let found = self.machine.tombstones().find(|t| t.node.id.as_str() == &*name);
+                let _ = reply.send(found.cloned());
             }
             Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
@@ -275,6 +278,17 @@ impl<T: Transport> Driver<T> {
             }
         }
         Flow::Continue
+    }
+
+    /// The machine knows one limit for all; some peer's may have become smaller.
+    fn send(&mut self, to: Peer, payload: Bytes) -> Result<(), BroadcastError> {
+        let room = self.transport.max_packet_bytes(&destination(&to));
+        let missing = self.machine.config().max_packet_bytes.saturating_sub(room);
+        let limit = self.machine.max_user_message_bytes().saturating_sub(missing);
+        match payload.len() {
+            len if len > limit => Err(BroadcastError::TooLarge { len, limit }),
+            _ => self.machine.send(to, payload),
+        }
     }
 
     // ---- outputs ------------------------------------------------------------------------------

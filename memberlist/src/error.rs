@@ -30,6 +30,14 @@ pub enum StartError {
         /// What it must satisfy.
         rule: &'static str,
     },
+    /// The transport's packets are too small.
+    #[error("the transport's packets are too small: {limit} bytes; at least {least} are needed")]
+    TransportPackets {
+        /// The transport's limit in bytes.
+        limit: usize,
+        /// What is needed, in bytes.
+        least: usize,
+    },
     /// The system gave no randomness.
     #[error("no randomness from the system: {0}")]
     Randomness(String),
@@ -169,6 +177,9 @@ pub enum SendError {
     /// It does not fit.
     #[error(transparent)]
     Broadcast(#[from] BroadcastError),
+    /// The address is none that anybody can have: port 0, or an unspecified IP address.
+    #[error("nobody can be reached at {0}")]
+    NoAddress(SocketAddr),
     /// It is longer than a stream message may be.
     #[error("{len} bytes are over the limit of {limit} for a reliable message")]
     TooLarge {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use memberlist_protocol::{Member, NodeId, NodeState, Peer, Priority, Relation, Stats};
+use memberlist_protocol::{Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone};
 use memberlist_transport::Transport;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -109,7 +109,8 @@ impl<T: Transport> Memberlist<T> {
         self.inner.shared.hub.members()
     }
 
-    /// One member by name, whatever its state.
+    /// One member by name, whatever its state; nothing once it is forgotten: see
+    /// [`tombstone`](Self::tombstone).
     pub fn member(&self, name: &str) -> Option<Member> {
         self.inner.shared.hub.member(name)
     }
@@ -172,17 +173,30 @@ impl<T: Transport> Memberlist<T> {
         self.ask(|reply| Command::Stats { reply }).await
     }
 
+    /// What is remembered of a member that was forgotten (it had been dead or left for
+    /// [`gossip_to_the_dead_time`](memberlist_protocol::Config::gossip_to_the_dead_time)): when and
+    /// why it went. Nothing if it never was, is back, or is not among the last
+    /// [`max_tombstones`](memberlist_protocol::Config::max_tombstones).
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn tombstone(&self, name: &str) -> Result<Option<Tombstone>, Closed> {
+        let name = name.into();
+        self.ask(|reply| Command::Tombstone { name, reply }).await
+    }
+
     // ---- coming and going ---------------------------------------------------------------------
 
     /// Joins the cluster of the seeds: all are tried, at the same time, and each has its result.
     ///
     /// A seed is `[name/]host[:port]`: an IP address or a host name, of which every address is
     /// tried; without a port [`Config::default_port`]; a name says which node is expected there. A
-    /// node that has left is alive again by this.
+    /// node that has left is alive again by this. Link-local IPv6 addresses (`fe80::…`) do not work:
+    /// they mean something on one interface only, and members pass addresses on.
     ///
     /// ```no_run
     /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
-    /// for seed in node.join(["10.0.0.1", "seed.example.com:8000", "[fe80::1]:7946"]).await? {
+    /// for seed in node.join(["10.0.0.1", "seed.example.com:8000", "[2001:db8::1]:7946"]).await? {
     ///     println!("{}: joined {}", seed.seed, seed.is_joined());
     /// }
     /// # Ok(()) }
@@ -293,6 +307,10 @@ impl<T: Transport> Memberlist<T> {
     /// Changes the meta of this node and tells everybody; waits until the news has been sent as
     /// often as news is (or replaced by newer).
     ///
+    /// There is no bound on that: while all others are suspected or dead, nobody is left to tell,
+    /// and it waits until somebody is. Put a `tokio::time::timeout` around it, as Go's `UpdateNode`
+    /// has one. Whoever gives up, the meta has changed, and goes on being told.
+    ///
     /// # Errors
     /// If it is too long; nothing has changed then.
     pub async fn update_meta(&self, meta: impl Into<Bytes>) -> Result<(), UpdateError> {
@@ -363,13 +381,16 @@ impl<T: Transport> Memberlist<T> {
     /// As [`send`](Self::send), to any address.
     ///
     /// # Errors
-    /// If they do not fit a packet.
+    /// If they do not fit a packet, or the address has port 0 or an unspecified IP address.
     pub async fn send_to(
         &self,
         to: impl Into<Peer>,
         payload: impl Into<Bytes>,
     ) -> Result<(), SendError> {
-        let (to, payload) = (to.into(), payload.into());
+        let (to, payload): (Peer, Bytes) = (to.into(), payload.into());
+        if to.addr.port() == 0 || to.addr.ip().is_unspecified() {
+            return Err(SendError::NoAddress(to.addr));
+        }
         Ok(self.ask(|reply| Command::Send { to, payload, reply }).await??)
     }
 

@@ -56,7 +56,7 @@ pub use handle::Memberlist;
 pub use memberlist_protocol as protocol;
 pub use memberlist_protocol::{
     Death, ExchangeError, Member, Node, NodeId, NodeState, Peer, Priority, Refusal, Relation,
-    Stats, wire::stream::RemoteRecord,
+    Stats, Tombstone, wire::stream::RemoteRecord,
 };
 pub use memberlist_transport::{self as transport, Transport, memory};
 pub use messages::Messages;

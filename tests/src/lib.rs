@@ -5,6 +5,7 @@
 //! - `tests/agent.rs` drives `examples/agent.rs`, the real program, over loopback.
 //! - `tests/cluster.rs` runs whole clusters: the [`scenarios`], over every [`TestTransport`].
 //! - `tests/hostile.rs` attacks a node with what a network can hold.
+//! - `tests/packet_limits.rs` gives it one that carries little.
 //! - `tests/faulty.rs` gives a node a transport that does not work.
 //! - `tests/stress.rs` is a minute of churn.
 //!

@@ -89,6 +89,10 @@ pub async fn by_packet<T: TestTransport>() {
 
     let stranger = a.send("c", "hello").await;
     assert_eq!(stranger, Err(SendError::NotAMember("c".to_owned())));
+    for nowhere in ["127.0.0.1:0", "0.0.0.0:7946", "[::]:7946"] {
+        let nowhere: std::net::SocketAddr = nowhere.parse().unwrap();
+        assert_eq!(a.send_to(nowhere, "hello").await, Err(SendError::NoAddress(nowhere)));
+    }
     let limit = match a.send("b", vec![1; 1400]).await {
         Err(SendError::Broadcast(BroadcastError::TooLarge { len: 1400, limit })) => limit,
         other => panic!("{other:?}"),

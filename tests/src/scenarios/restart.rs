@@ -74,9 +74,15 @@ pub async fn reaped<T: TestTransport>() {
     let mut nodes = cluster.joined_with(3, change).await;
     let addr = kill(nodes.remove(2)).await;
     until("all have forgotten it", || nodes.iter().all(|node| node.member("n2").is_none())).await;
+    // Why it went is still known.
+    let tombstone = nodes[0].tombstone("n2").await.unwrap().expect("a tombstone");
+    assert_eq!((tombstone.state, tombstone.node.addr), (NodeState::Dead, addr));
+    assert!(tombstone.death.is_some_and(|death| !death.left));
+    assert_eq!(nodes[0].tombstone("n1").await, Ok(None));
     let back = cluster.start_at(addr, with("n2", change)).await;
     back.join([nodes[0].addr().to_string()]).await.unwrap();
     agree(&[&nodes[0], &nodes[1], &back]).await;
+    assert_eq!(nodes[0].tombstone("n2").await, Ok(None));
 }
 
 /// Started again at the same address before anybody noticed; what it says now counts, not what its
