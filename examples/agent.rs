@@ -86,7 +86,7 @@ async fn run(args: Args) -> Result<ExitCode, String> {
     output.tell(ready(&args, &node, bound)).await;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
-        tokio::spawn(report_messages(messages, output.clone())),
+        tokio::spawn(report_messages(messages, node.clone(), output.clone())),
     ];
 
     let mut agent = Agent::new(node.clone(), output.clone());

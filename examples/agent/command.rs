@@ -30,7 +30,7 @@ pub(crate) const HELP: [(&str, &str); 10] = [
     ("broadcast TEXT", "send to every member, best effort"),
     ("send NAME TEXT", "send to one member, reliably"),
     ("ping NAME", "measure the round trip to a member"),
-    ("meta TEXT", "change this node's meta, and tell everybody"),
+    ("meta [TEXT]", "change this node's meta, to none without TEXT, and tell everybody"),
     ("health", "show the health score and what was counted"),
     ("leave", "say farewell, and go on running; join again to return"),
     ("help", "show this"),
@@ -60,7 +60,7 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
     let text = || required(command, rest, "TEXT").map(str::to_owned);
     Ok(Some(match command {
         "broadcast" => Command::Broadcast(text()?),
-        "meta" => Command::Meta(text()?),
+        "meta" => Command::Meta(rest.to_owned()),
         "send" => {
             let (name, text) = split_word(rest);
             Command::Send {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use memberlist::net::NetTransport;
 use memberlist::{
     Closed, Event, JoinError, LeaveError, Member, Memberlist, Messages, NodeState, SeedResult,
-    Subscription,
+    Subscription, UserMessage,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -269,10 +269,30 @@ pub(crate) async fn report_events(mut events: Subscription, own: String, output:
 }
 
 /// Reports every message until the node is shut down.
-pub(crate) async fn report_messages(mut messages: Messages, output: Output) {
+pub(crate) async fn report_messages(
+    mut messages: Messages,
+    node: Memberlist<NetTransport>,
+    output: Output,
+) {
     while let Some(message) = messages.next().await {
-        output.tell(message.into()).await;
+        let name = sender_of(&message, &node);
+        output.tell(Report::message(message, name)).await;
     }
+}
+
+/// Where a message began, or else the member at its address. A stream's port is a passing one, so
+/// there the IP address must do, if only one other member has it.
+fn sender_of(message: &UserMessage, node: &Memberlist<NetTransport>) -> Option<String> {
+    if let Some(origin) = &message.origin {
+        return Some(origin.to_string());
+    }
+    let others = node.members().into_iter().filter(|member| member.id().as_str() != node.name());
+    let mut at_address = others.filter(|member| match message.reliable {
+        true => member.addr().ip() == message.from.ip(),
+        false => member.addr() == message.from,
+    });
+    let first = at_address.next()?;
+    at_address.next().is_none().then(|| first.id().to_string())
 }
 
 fn event_report(event: Event) -> Option<Report> {

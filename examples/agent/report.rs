@@ -78,7 +78,8 @@ pub(crate) enum Report {
         members: Vec<MemberReport>,
     },
     /// A message from another node. Broadcasts come in packets and are not `reliable`; their `addr`
-    /// is that of the last hop, their `name` that of the node they began at.
+    /// is that of the last hop, their `name` that of the node they began at. Other messages have the
+    /// name of the one member at their address, if there is one: nothing proves it.
     Message {
         #[serde(skip_serializing_if = "Option::is_none")]
         name: Option<String>,
@@ -169,10 +170,11 @@ impl From<&Member> for MemberReport {
     }
 }
 
-impl From<UserMessage> for Report {
-    fn from(message: UserMessage) -> Self {
+impl Report {
+    /// A message, and who is known to have sent it.
+    pub(crate) fn message(message: UserMessage, name: Option<String>) -> Self {
         Self::Message {
-            name: message.origin.map(|id| id.to_string()),
+            name,
             addr: message.from,
             reliable: message.reliable,
             bytes: message.payload.len(),

@@ -264,6 +264,8 @@ fn three_agents_find_each_other_and_talk() {
         let update = agent.event_of("update", "a");
         assert_eq!(update["meta"], "zone=2", "{update}");
     }
+    assert_eq!(a.ask("meta", "meta")["meta"], "");
+    assert_eq!(b.event_of("update", "a")["meta"], "");
 
     let health = a.ask("health", "health");
     assert_eq!(health["members"], 3, "{health}");
@@ -432,7 +434,6 @@ fn bad_commands_have_one_error_each_and_change_nothing() {
         ("ping", Some("ping"), "NAME"),
         ("ping b b", Some("ping"), "too much"),
         ("ping nobody", Some("ping"), "nobody"),
-        ("meta", Some("meta"), "TEXT"),
         (&meta, Some("meta"), "513 bytes"),
         ("join", Some("join"), "ADDR"),
     ];
@@ -459,7 +460,9 @@ fn bad_commands_have_one_error_each_and_change_nothing() {
 
     // The other one heard nothing of all this.
     a.ask("send b done", "sent");
-    assert_eq!(b.event("message")["text"], "done");
+    let message = b.event("message");
+    // The only other member at its address.
+    assert_eq!((&message["text"], &message["name"]), (&"done".into(), &"a".into()));
     for agent in [&a, &b] {
         // A slow machine may be suspected for a while.
         let mut others = events(&agent.pending);
