@@ -1,8 +1,10 @@
 //! Events, and the published view of the cluster that they keep up to date.
 //!
-//! The node's task changes the view and appends to every subscriber's queue under one short lock,
-//! which is held for a map entry at a time and never across a callback or an await. So a snapshot
-//! and the events after it always fit together, and no reader can hold the node up.
+//! The node's task changes the view and appends to every subscriber's queue under one lock, which is
+//! never held across a callback or an await. So a snapshot and the events after it always fit
+//! together. It is held for one map entry, except for the list of all members: the first reader who
+//! asks after a change copies it (two shared pointers a member), and the node's task waits that long;
+//! further readers share it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
