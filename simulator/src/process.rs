@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use memberlist_protocol::wire::Room;
 use memberlist_protocol::{Config, Membership, NodeId, OperationId, Peer, StreamRequest};
@@ -79,6 +80,10 @@ pub struct Process {
     pub(crate) machine: Option<Membership>,
     pub(crate) paused: Option<Pause>,
     pub(crate) inbox: VecDeque<Arrival>,
+    /// How long it takes over each arrival of a backlog, once it goes on.
+    pub(crate) service_time: Duration,
+    /// When it takes the next of the backlog.
+    pub(crate) serve_at: Option<Time>,
     pub(crate) outbox: VecDeque<Departure>,
     /// The wake-up that is scheduled.
     pub(crate) wake_at: Option<Time>,
@@ -100,6 +105,8 @@ impl Process {
             machine: None,
             paused: None,
             inbox: VecDeque::new(),
+            service_time: Duration::ZERO,
+            serve_at: None,
             outbox: VecDeque::new(),
             wake_at: None,
             questions: BTreeMap::new(),
@@ -145,6 +152,7 @@ impl Process {
         self.outbox.clear();
         self.questions.clear();
         self.wake_at = None;
+        self.serve_at = None;
         self.machine.take()
     }
 }

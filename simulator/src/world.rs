@@ -5,7 +5,7 @@
 //! run, byte for byte; the [trace](crate::trace) proves it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,7 @@ impl Watch for () {}
 #[derive(Debug)]
 enum Event {
     Wake { process: ProcessId, life: u32 },
+    Serve { process: ProcessId, life: u32 },
     Arrive { process: ProcessId, life: Option<u32>, arrival: Arrival },
 }
 
@@ -269,7 +270,13 @@ impl<W: Watch> World<W> {
         self.watch.changed(self.now, &self.processes[id as usize]);
     }
 
-    /// Lets a process go on: first it gets what has arrived, then its timers run.
+    /// How long a process takes over each arrival of a backlog, once it goes on. Zero: it has it all
+    /// at once, before its timers run; else its timers run at once, beside the backlog.
+    pub fn set_service_time(&mut self, id: ProcessId, time: Duration) {
+        self.processes[id as usize].service_time = time;
+    }
+
+    /// Lets a process go on, with what has arrived meanwhile.
     pub fn resume(&mut self, id: ProcessId) {
         let process = &mut self.processes[id as usize];
         if process.paused.take().is_none() {
@@ -277,7 +284,10 @@ impl<W: Watch> World<W> {
         }
         process.well_since = self.now;
         let departures = std::mem::take(&mut process.outbox);
-        let arrivals = std::mem::take(&mut process.inbox);
+        let arrivals = match process.service_time.is_zero() {
+            true => std::mem::take(&mut process.inbox),
+            false => VecDeque::new(),
+        };
         self.trace.note(self.now, &format!("resume n{id}"));
         self.watch.changed(self.now, &self.processes[id as usize]);
         for departure in departures {
@@ -287,6 +297,25 @@ impl<W: Watch> World<W> {
             self.arrive(id, arrival);
         }
         self.wake(id);
+        self.serve_next(id);
+    }
+
+    /// Schedules the next of a backlog.
+    fn serve_next(&mut self, id: ProcessId) {
+        let process = &mut self.processes[id as usize];
+        if process.inbox.is_empty() || process.paused.is_some() {
+            return;
+        }
+        let (at, life) = (self.now + process.service_time, process.life);
+        process.serve_at = Some(at);
+        self.schedule(at, Event::Serve { process: id, life });
+    }
+
+    fn serve(&mut self, id: ProcessId) {
+        if let Some(arrival) = self.processes[id as usize].inbox.pop_front() {
+            self.arrive(id, arrival);
+        }
+        self.serve_next(id);
     }
 
     /// Leaves less room in the packets of a process: `head` and `tail` bytes for outer layers, and a
@@ -406,12 +435,19 @@ impl<W: Watch> World<W> {
                     }
                 }
             }
+            Event::Serve { process, life } => {
+                let target = &mut self.processes[process as usize];
+                let current = target.life == life && target.serve_at == Some(next.at);
+                if current && target.paused.is_none() {
+                    self.serve(process);
+                }
+            }
             Event::Arrive { process, life, arrival } => {
                 let target = &mut self.processes[process as usize];
                 if target.machine.is_none() || life.is_some_and(|life| life != target.life) {
                     return true;
                 }
-                if target.paused.is_some() {
+                if target.paused.is_some() || !target.inbox.is_empty() {
                     target.inbox.push_back(arrival);
                 } else {
                     self.arrive(process, arrival);

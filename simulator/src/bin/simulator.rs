@@ -1,7 +1,7 @@
 //! The simulator's command line: `simulator --help`.
 //!
-//! Exit status: 0 if everything was done and held, 1 if an invariant was broken or the work was
-//! interrupted, 2 if the arguments cannot be used.
+//! Exit status: 0 if everything was done and held, 1 if an invariant was broken, a figure missed its
+//! limits (with `--check`), or the work was interrupted, 2 if the arguments cannot be used.
 
 #[path = "simulator/args.rs"]
 mod args;
@@ -32,13 +32,15 @@ fn main() -> ExitCode {
     }
     match &args.command {
         Command::Explore(explore) => search(explore, stop),
-        Command::Lifeguard { grid, tuning, shared } => {
+        Command::Lifeguard { grid, tuning, service_time, runs, shared } => {
             let tunings = match tuning {
                 TuningArg::Paper => vec![lifeguard::Tuning::PAPER],
                 TuningArg::Go => vec![lifeguard::Tuning::GO],
                 TuningArg::Both => vec![lifeguard::Tuning::PAPER, lifeguard::Tuning::GO],
             };
-            let grid = grid.lifeguard();
+            let mut grid = grid.lifeguard();
+            grid.service_time_us = *service_time;
+            grid.repetitions = runs.map_or(grid.repetitions, usize::from);
             experiment(shared, stop, |effort| {
                 let run = |tuning| lifeguard::run(tuning, &grid, effort);
                 lifeguard::report(&tunings.into_iter().map(run).collect::<Vec<_>>())
@@ -128,6 +130,9 @@ fn conclude(report: &Report, shared: &Shared, holds: bool) -> ExitCode {
     for table in &report.tables {
         say(&table.terminal());
     }
+    for gate in &report.gates {
+        say(&format!("{} {}", if gate.holds { "holds " } else { "MISSED" }, gate.what));
+    }
     let (done, wanted) = report.runs;
     if done < wanted {
         say(&format!("Interrupted: {done} of {wanted} runs."));
@@ -136,5 +141,6 @@ fn conclude(report: &Report, shared: &Shared, holds: bool) -> ExitCode {
         complain(&error.to_string());
         return ExitCode::FAILURE;
     }
+    let holds = holds && (!shared.check() || report.gates.iter().all(|gate| gate.holds));
     if holds && done == wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Effort;
 use crate::parallel::{Stop, map};
 use crate::report::plot::{Axis, Chart, Series};
-use crate::report::{Cell, Report, Table};
+use crate::report::{Cell, Gate, Report, Table};
 use crate::statistics::Summary;
 
 /// How long something took to reach parts of a cluster.
@@ -220,8 +220,15 @@ pub fn report(results: &Results) -> Report {
         ],
         charts: [What::Update, What::MassJoin].map(|what| chart(results, what)).into(),
         results: serde_json::to_value(results).unwrap_or_default(),
+        gates: gates(results),
         runs: results.runs,
     }
+}
+
+/// Nobody may be left out for good.
+fn gates(results: &Results) -> Vec<Gate> {
+    let unfinished: usize = results.rows.iter().map(|row| row.unfinished).sum();
+    vec![Gate::within("runs that had not reached everybody", unfinished as f64, 0.0, 0.0)]
 }
 
 fn table(results: &Results, what: What, title: &str) -> Table {

@@ -25,6 +25,9 @@ use super::Effort;
 /// The size of the paper's cluster.
 pub const MEMBERS: usize = 128;
 
+/// What a Go agent takes over a packet, in the order of magnitude: to read, decrypt, decode and apply it.
+pub const SERVICE_TIME_US: u64 = 100;
+
 /// Which parts of Lifeguard are on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub enum Variant {
@@ -103,10 +106,15 @@ pub struct Grid {
     pub durations_ms: Vec<u64>,
     /// Health between two anomalies in milliseconds (I).
     pub intervals_ms: Vec<u64>,
+    /// How long a slow member takes over each packet of what came during an anomaly, in
+    /// microseconds.
+    pub service_time_us: u64,
     /// Runs of each combination.
     pub repetitions: usize,
-    /// Members that stop for good, for each C and variant.
+    /// Members that stop for good, for each variant, if they do so one by one.
     pub victims: usize,
+    /// The same for each other C.
+    pub victims_together: usize,
 }
 
 impl Grid {
@@ -116,8 +124,10 @@ impl Grid {
             concurrent: vec![1, 4, 8, 12, 16, 20, 24, 28, 32],
             durations_ms: vec![128, 512, 2048, 8192, 32768],
             intervals_ms: vec![1, 16, 256, 4096, 16384],
+            service_time_us: SERVICE_TIME_US,
             repetitions: 3,
             victims: 1000,
+            victims_together: 200,
         }
     }
 
@@ -127,8 +137,10 @@ impl Grid {
             concurrent: vec![8, 24],
             durations_ms: vec![2048, 32768],
             intervals_ms: vec![16, 4096],
+            service_time_us: SERVICE_TIME_US,
             repetitions: 1,
             victims: 50,
+            victims_together: 50,
         }
     }
 }
@@ -159,7 +171,7 @@ pub fn run(tuning: Tuning, grid: &Grid, effort: &mut Effort<'_>) -> Results {
         effort.jobs,
         &jobs,
         &stop,
-        |job| job.run(tuning, seed, &stop),
+        |job| job.run(tuning, Duration::from_micros(grid.service_time_us), seed, &stop),
         |_| {
             done += 1;
             progress(done, total);
@@ -191,11 +203,19 @@ enum Outcome {
 }
 
 impl Job {
-    fn run(&self, tuning: Tuning, seed: u64, stop: &crate::parallel::Stop) -> Option<Outcome> {
+    fn run(
+        &self,
+        tuning: Tuning,
+        service_time: Duration,
+        seed: u64,
+        stop: &crate::parallel::Stop,
+    ) -> Option<Outcome> {
         match *self {
             Self::Interval { variant, c, d, i, run } => {
                 let seed = super::run_seed(seed, run);
-                intervals::run(tuning, variant, (c, d, i), seed, stop).map(Outcome::Interval)
+                let anomaly =
+                    intervals::Anomaly { members: c, length: d, interval: i, service_time };
+                intervals::run(tuning, variant, anomaly, seed, stop).map(Outcome::Interval)
             }
             Self::Threshold { variant, c, run } => {
                 let seed = super::run_seed(seed, run);
@@ -225,7 +245,8 @@ fn jobs(grid: &Grid) -> Vec<Job> {
                 }
             }
         }
-        for _ in 0..grid.victims.div_ceil(c) {
+        let victims = if c == 1 { grid.victims } else { grid.victims_together };
+        for _ in 0..victims.div_ceil(c) {
             run += 1;
             jobs.extend(Variant::ALL.map(|variant| Job::Threshold { variant, c, run }));
         }

@@ -139,6 +139,7 @@ pub fn report(cost: &Cost) -> Report {
         tables: vec![table],
         charts: Vec::new(),
         results: serde_json::to_value(cost).unwrap_or_default(),
+        gates: Vec::new(),
         runs: (usize::from(cost.complete), 1),
     }
 }

@@ -19,7 +19,7 @@ use memberlist_protocol::{Config, Lifeguard};
 use super::Effort;
 use crate::parallel::map;
 use crate::report::plot::{Axis, Chart, Series};
-use crate::report::{Cell, Report, Table};
+use crate::report::{Cell, Gate, Report, Table};
 
 /// How much is measured.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -158,8 +158,23 @@ pub fn report(results: &Results) -> Report {
         tables,
         charts: charts(results),
         results: serde_json::to_value(results).unwrap_or_default(),
+        gates: gates(results),
         runs: results.runs,
     }
+}
+
+/// Detection within 5 % of the formula, load flat within 5 %.
+fn gates(results: &Results) -> Vec<Gate> {
+    let detection = results.detection.iter().map(|row| {
+        let what = format!("periods to detection at N = {}, % of the formula", row.members);
+        Gate::within(&what, 100.0 * row.periods.mean / row.formula, 95.0, 105.0)
+    });
+    let base = results.load.first().map_or(f64::NAN, |row| row.sent);
+    let load = results.load.iter().map(|row| {
+        let what = format!("load at N = {}, % of that at the smallest", row.members);
+        Gate::within(&what, 100.0 * row.sent / base, 95.0, 105.0)
+    });
+    detection.chain(load).collect()
 }
 
 fn detection_table(results: &Results) -> Table {

@@ -102,6 +102,7 @@ pub fn report(search: &Search, replay: impl Fn(u64) -> String) -> Report {
         tables,
         charts: Vec::new(),
         results: serde_json::to_value(search).unwrap_or_default(),
+        gates: Vec::new(),
         runs: (search.outcomes.len(), search.wanted),
     }
 }

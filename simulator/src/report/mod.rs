@@ -9,6 +9,23 @@ use plot::Chart;
 pub use files::{Files, OutputError};
 pub use table::{Cell, Table};
 
+/// Something that must hold of a result.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gate {
+    /// What, with the figure that was measured.
+    pub what: String,
+    /// Whether it does.
+    pub holds: bool,
+}
+
+impl Gate {
+    /// A figure that must lie within these limits.
+    pub fn within(what: &str, measured: f64, least: f64, most: f64) -> Self {
+        let holds = (least..=most).contains(&measured);
+        Self { what: format!("{what}: {measured:.2}, wanted {least} to {most}"), holds }
+    }
+}
+
 /// The result of an experiment.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -18,6 +35,8 @@ pub struct Report {
     pub charts: Vec<Chart>,
     /// Everything, for programs.
     pub results: serde_json::Value,
+    /// What must hold.
+    pub gates: Vec<Gate>,
     /// Runs that were done, of those wanted: fewer if the experiment was interrupted.
     pub runs: (usize, usize),
 }

@@ -38,6 +38,12 @@ pub(crate) enum Command {
         /// The suspicion timeouts: alpha 5 and beta 6, or Go's defaults 4 and 6
         #[arg(long, value_enum, default_value_t = TuningArg::Both)]
         tuning: TuningArg,
+        /// How long a slow member takes over each packet of its backlog
+        #[arg(long, value_name = "MICROSECONDS", default_value_t = lifeguard::SERVICE_TIME_US)]
+        service_time: u64,
+        /// Instead of the grid's number of runs of each combination
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: Option<u16>,
         #[command(flatten)]
         shared: Shared,
     },
@@ -103,6 +109,9 @@ pub(crate) struct Shared {
     /// Everything follows from it (explore takes its own)
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Fail if a figure misses its limits
+    #[arg(long)]
+    check: bool,
     /// Write all results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -124,6 +133,10 @@ impl Shared {
 
     pub(crate) fn seed(&self) -> u64 {
         self.seed
+    }
+
+    pub(crate) fn check(&self) -> bool {
+        self.check
     }
 
     pub(crate) fn files(&self) -> Files {

@@ -74,11 +74,20 @@ pub(super) fn add(all: &mut Vec<Intervals>, one: Intervals) {
     }
 }
 
+/// What some members suffer.
+#[derive(Clone, Copy)]
+pub(super) struct Anomaly {
+    pub(super) members: usize,
+    pub(super) length: Duration,
+    pub(super) interval: Duration,
+    pub(super) service_time: Duration,
+}
+
 /// One run; `None` if it was stopped.
 pub(super) fn run(
     tuning: Tuning,
     variant: Variant,
-    (c, d, i): (usize, Duration, Duration),
+    anomaly: Anomaly,
     seed: u64,
     stop: &Stop,
 ) -> Option<Intervals> {
@@ -88,23 +97,24 @@ pub(super) fn run(
     world.add_cluster(MEMBERS, &tuning.config(variant));
     let mut ids: Vec<ProcessId> = (0..MEMBERS as ProcessId).collect();
     ids.shuffle(world.rng());
-    ids.truncate(c);
+    ids.truncate(anomaly.members);
     for &id in &ids {
+        world.set_service_time(id, anomaly.service_time);
         world.watch.anomalous[id as usize] = true;
     }
     let end = Time::ZERO + RUN;
     while world.now() < end && !stop.is_asked() {
         ids.iter().for_each(|&id| world.pause(id, Pause::Blocked));
-        world.run_until((world.now() + d).min(end));
+        world.run_until((world.now() + anomaly.length).min(end));
         ids.iter().for_each(|&id| world.resume(id));
-        world.run_until((world.now() + i).min(end));
+        world.run_until((world.now() + anomaly.interval).min(end));
     }
     let stats = || world.processes().iter().filter_map(|p| p.machine()).map(|m| m.stats());
     (!stop.is_asked()).then(|| Intervals {
         variant,
-        concurrent: c,
-        duration_ms: d.as_millis() as u64,
-        interval_ms: i.as_millis() as u64,
+        concurrent: anomaly.members,
+        duration_ms: anomaly.length.as_millis() as u64,
+        interval_ms: anomaly.interval.as_millis() as u64,
         false_positives: world.watch.everywhere,
         false_positives_at_healthy: world.watch.at_healthy,
         packets: stats().map(|stats| stats.packets_sent).sum(),

@@ -2,7 +2,7 @@
 
 use super::{Results, Tuning, Variant};
 use crate::report::plot::{Axis, Chart, Series};
-use crate::report::{Cell, Report, Table};
+use crate::report::{Cell, Gate, Report, Table};
 
 /// Published for alpha 5, beta 6: FP and FP- as parts of SWIM's, messages and bytes likewise.
 const PUBLISHED: [(Variant, f64, f64, f64, f64); 5] = [
@@ -62,9 +62,39 @@ pub fn report(all: &[Results]) -> Report {
         report.tables.push(totals(results));
         report.tables.push(by_concurrency(results));
         report.tables.push(latencies(results));
+        report.gates.extend(gates(results));
         report.charts.push(false_positives_chart(results));
     }
     report
+}
+
+/// What the paper claims, with room for another implementation; and its formulas at alpha 5.
+fn gates(results: &Results) -> Vec<Gate> {
+    let swim = sums(results, Variant::Swim, None).all;
+    let of_swim = |variant| percent(sums(results, variant, None).all, swim).unwrap_or(f64::NAN);
+    let [lifeguard, suspicion, probe, buddy] =
+        [Variant::Lifeguard, Variant::LhaSuspicion, Variant::LhaProbe, Variant::Buddy].map(of_swim);
+    let named = |what: &str| titled(what, results.tuning);
+    let mut gates = vec![
+        Gate::within(&named("Lifeguard's FP, % of SWIM's"), lifeguard, 0.0, 5.0),
+        Gate::within(&named("LHA-Suspicion's FP, % of SWIM's"), suspicion, 0.0, 10.0),
+        Gate::within(
+            &named("LHA-Suspicion's FP, % of LHA-Probe's"),
+            100.0 * suspicion / probe,
+            0.0,
+            50.0,
+        ),
+        Gate::within(&named("LHA-Probe's FP, % of Buddy's"), 100.0 * probe / buddy, 0.0, 100.0),
+    ];
+    if results.tuning == Tuning::PAPER {
+        let alone = results.detection.iter().filter(|row| row.concurrent == 1);
+        for row in alone {
+            let median = row.full.map_or(f64::NAN, |summary| summary.median);
+            let what = format!("{}, median until all know of a crash, s", row.variant.name());
+            gates.push(Gate::within(&what, median, 12.1, 13.1));
+        }
+    }
+    gates
 }
 
 fn titled(what: &str, tuning: Tuning) -> String {
@@ -115,13 +145,14 @@ fn totals(results: &Results) -> Table {
     }
     let grid = &results.grid;
     table.note(format!(
-        "128 members, 120 s a run; C = {:?}, D = {:?} ms, I = {:?} ms, {} repetitions; seed {}; {} of \
-         {} runs. FP: deaths of members without anomalies that anybody believed; FP-: that members \
+        "128 members, 120 s a run; C = {:?}, D = {:?} ms, I = {:?} ms, {} repetitions; a slow \
+         member takes {} us over each packet of its backlog; seed {}; {} of {} runs. FP: deaths of members without anomalies that anybody believed; FP-: that members \
          without anomalies believed. Percentages are of SWIM's.",
         grid.concurrent,
         grid.durations_ms,
         grid.intervals_ms,
         grid.repetitions,
+        grid.service_time_us,
         results.seed,
         results.runs.0,
         results.runs.1
