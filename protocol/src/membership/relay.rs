@@ -6,9 +6,10 @@
 //! member, and only so many a packet as an honest packet can ask for; the pings it relays go to
 //! members only, and are bounded in number.
 //!
-//! Departures from Go: a relay says nack after 80 % of `probe_timeout`, as the paper has it, so that
-//! it arrives before the probe ends (Go waits for all of it, and on a healthy node always comes too
-//! late); the ack payload goes to members only.
+//! Departures from Go: a relay says nack after 80 % of `probe_timeout`, as the paper has it, or of
+//! what the probe has left after its direct leg if that is less, so that it arrives before the probe
+//! ends (Go waits for all of `probe_timeout`, and on a healthy node always comes too late); the ack
+//! payload goes to members only.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -94,13 +95,21 @@ impl Membership {
             return self.drop(DropReason::TooManyRelays);
         }
         let (requester, _) = self.answer_address(from, request.source);
-        let nack = request.nack.then(|| now + self.config.probe_timeout.mul_f64(0.8));
+        let nack = request.nack.then(|| now + self.nack_delay());
         let expiry = now + self.config.probe_timeout;
         self.relays += 1;
         let (own_sequence, request_sequence) = (self.next_sequence, request.sequence);
         let nack = nack.map(|at| self.timers.arm(at, Timer::RelayNack(own_sequence)));
         let purpose = Purpose::Relay { requester, sequence: request_sequence, nack };
         self.send_ping(target, None, expiry, purpose);
+    }
+
+    /// How long a relay waits before it says nack. The prober asks when its direct ping has timed out,
+    /// and judges the nacks at the end of its interval, which is taken to be this node's own.
+    fn nack_delay(&self) -> Duration {
+        let (interval, timeout) = (self.config.probe_interval, self.config.probe_timeout);
+        let left = if interval.is_zero() { timeout } else { interval.saturating_sub(timeout) };
+        left.min(timeout).mul_f64(0.8)
     }
 
     /// Sends a ping that is not a probe's. `accuse` tells the target, as a member that was

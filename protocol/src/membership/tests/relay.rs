@@ -33,6 +33,29 @@ fn a_relay_says_nack_in_time_for_the_prober() {
     assert!(probe.relays.iter().all(|relay| relay.nacked));
 }
 
+#[test]
+fn with_every_preset_nacks_keep_a_healthy_prober_healthy() {
+    for preset in [Config::lan(), Config::wan(), Config::local()] {
+        let interval = preset.probe_interval;
+        let config = Config {
+            push_pull_interval: Duration::ZERO,
+            reconnect_interval: Duration::ZERO,
+            stream_ping: false,
+            ..preset
+        };
+        let mut net = Net::cluster(4, config, 4);
+        net.delay = interval / 100;
+        net.crash(3);
+        assert!(net.until(secs(200), |net| net.state(0, 3) == Some(NodeState::Dead)).is_some());
+        net.run(interval);
+        for host in &mut net.hosts[..3] {
+            assert!(host.machine.stats().probes > 3);
+            let doubted = |(_, event): &(Duration, Event)| matches!(event, Event::HealthChanged(_));
+            assert!(!host.events.iter().any(doubted), "with a probe interval of {interval:?}");
+        }
+    }
+}
+
 fn direct_relays() -> Config {
     let mut config = quiet();
     config.stream_ping = false;
