@@ -31,7 +31,8 @@ pub struct Config {
     pub probe_interval: Duration,
     /// How long to wait for the ack of a direct ping before relays are asked. LAN 500 ms, WAN 3 s,
     /// local 200 ms. Should be a good 99th percentile of the round trip; when too small, relays
-    /// are asked needlessly. Must be less than `probe_interval`. Go: `ProbeTimeout`.
+    /// are asked needlessly. Must be less than `probe_interval`, and at most a day
+    /// if that is zero: pings by hand and for others wait as long. Go: `ProbeTimeout`.
     pub probe_timeout: Duration,
     /// How many relays are asked when a direct ping is not answered (SWIM §3.1, *k*). LAN and WAN
     /// 3, local 1; 0 asks none. Go: `IndirectChecks`.
@@ -281,6 +282,7 @@ impl Config {
         );
         let intervals = [
             ("probe_interval", self.probe_interval),
+            ("probe_timeout", self.probe_timeout),
             ("gossip_interval", self.gossip_interval),
             ("push_pull_interval", self.push_pull_interval),
             ("reconnect_interval", self.reconnect_interval),
@@ -363,5 +365,15 @@ mod tests {
             ]
         );
         assert!(error.to_string().contains("max_meta_bytes"), "{error}");
+    }
+
+    #[test]
+    fn without_probes_the_timeout_of_a_ping_is_bounded_all_the_same() {
+        let mut config = Config::lan();
+        config.probe_interval = Duration::ZERO;
+        config.probe_timeout = Duration::MAX;
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.faults.len(), 1);
+        assert_eq!(error.faults[0].field, "probe_timeout");
     }
 }

@@ -13,6 +13,9 @@ use super::scale::suspicion_timeout_after;
 use super::timer::TimerKey;
 use crate::node::NodeId;
 
+/// No suspicion lasts longer, whatever the settings: no clock's arithmetic overflows then.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// A running suspicion of one member.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
@@ -41,7 +44,8 @@ impl SuspicionPlan {
         let k = mult.saturating_sub(2);
         let others = n.saturating_sub(2);
         let wanted = if others < k as usize { 0 } else { k };
-        Self { wanted, min, max: min * max_mult }
+        let max = min.saturating_mul(max_mult).min(LONGEST);
+        Self { wanted, min: min.min(LONGEST), max }
     }
 
     /// The timeout without any confirmation.
@@ -108,5 +112,7 @@ mod tests {
         assert_eq!(plan(1, 100), 0);
         let plan = SuspicionPlan::new(4, 100, Duration::from_secs(8), 6);
         assert_eq!(plan.first_timeout(), Duration::from_secs(48));
+        let plan = SuspicionPlan::new(1000, 1 << 17, Duration::from_secs(86_400_000), 1000);
+        assert_eq!(plan.max, LONGEST);
     }
 }

@@ -555,3 +555,45 @@ fn a_process_that_stood_still_doubts_itself() {
     }
     assert!(net.hosts[2].machine.stats().refutations > 0);
 }
+
+/// Every duration and factor at its upper limit.
+fn extreme(probe_interval: Duration) -> Config {
+    let day = secs(86_400);
+    Config {
+        probe_interval,
+        probe_timeout: if probe_interval.is_zero() { day } else { day - ms(1) },
+        suspicion_mult: 1000,
+        suspicion_max_timeout_mult: 1000,
+        awareness_max_multiplier: 1000,
+        retransmit_mult: 1000,
+        gossip_interval: day,
+        push_pull_interval: day,
+        reconnect_interval: day,
+        stream_timeout: day,
+        gossip_to_the_dead_time: Duration::MAX,
+        dead_node_reclaim_time: Duration::MAX,
+        reconnect_timeout: Duration::MAX,
+        ..Config::lan()
+    }
+}
+
+#[test]
+fn no_allowed_setting_overflows_the_clock() {
+    for interval in [Duration::ZERO, secs(86_400)] {
+        let mut one = One::new(extreme(interval));
+        for i in 1..=99 {
+            one.machine.testing_alive(&alive(&name(i), i, 1), one.now);
+        }
+        one.machine.change_health(i32::MAX);
+        one.machine.ping(peer(1), one.now);
+        let source = Some(PingSource { node: "n1", addr: addr(1) });
+        let request = IndirectPing { sequence: 1, node: "n2", target: addr(2), nack: true, source };
+        one.receive(1, &[Message::IndirectPing(request), suspect("n3", 1, "n1")]);
+        one.receive(2, &[suspect("n3", 1, "n2"), dead("n4", 1, "n2"), suspect("n0", 1, "n2")]);
+        assert_eq!(one.state(3), Some(NodeState::Suspect));
+        one.receive(1, &[Message::Alive(Alive { addr: addr(300), ..alive("n4", 4, 2) })]);
+        one.advance(secs(3 * 86_400));
+        one.machine.leave(one.now);
+        one.machine.rejoin(one.now);
+    }
+}
