@@ -227,7 +227,6 @@ impl<T: Transport> Driver<T> {
         let now = now();
         match command {
             Command::Join { peer, cancelled, reply } => {
-                self.machine.rejoin(now);
                 let id = self.machine.join(peer);
                 self.waiting.joins.insert(id, reply);
                 self.waiting.cancels.insert(id, cancelled);

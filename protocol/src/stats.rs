@@ -66,11 +66,13 @@ pub enum DropReason {
     TooLargeToSend,
     /// A user broadcast pushed out of a full queue.
     BroadcastQueueFull,
+    /// A user message that came while too many waited for the owner of the machine.
+    MessageQueueFull,
 }
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
@@ -101,6 +103,7 @@ impl DropReason {
         Self::SendQueueFull,
         Self::TooLargeToSend,
         Self::BroadcastQueueFull,
+        Self::MessageQueueFull,
     ];
 
     /// A short name for metrics and logs, such as `bad_name`.
@@ -136,6 +139,7 @@ impl DropReason {
             Self::SendQueueFull => "send_queue_full",
             Self::TooLargeToSend => "too_large_to_send",
             Self::BroadcastQueueFull => "broadcast_queue_full",
+            Self::MessageQueueFull => "message_queue_full",
         }
     }
 }

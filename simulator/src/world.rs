@@ -334,11 +334,7 @@ impl<W: Watch> World<W> {
     /// Lets a process join the cluster of another.
     pub fn join(&mut self, id: ProcessId, seed: ProcessId) -> Option<OperationId> {
         let peer = Peer::from(self.processes[seed as usize].addr);
-        let now = self.instant();
-        let operation = self.with_machine(id, |machine| {
-            machine.rejoin(now);
-            machine.join(peer)
-        });
+        let operation = self.with_machine(id, |machine| machine.join(peer));
         self.trace.note(self.now, &format!("join   n{id} through n{seed}"));
         operation
     }

@@ -152,6 +152,17 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         }
     }
 
+    /// Drops what is larger than `most` bytes; gives how many.
+    pub fn remove_larger(&mut self, most: usize, mut dropped: impl FnMut(T)) -> usize {
+        let larger =
+            |(rank, item): (&Rank, &Item<K, T>)| (item.encoded.len() > most).then_some(*rank);
+        let ranks: Vec<Rank> = self.items.iter().filter_map(larger).collect();
+        for rank in &ranks {
+            self.remove(*rank).into_iter().for_each(&mut dropped);
+        }
+        ranks.len()
+    }
+
     /// Takes items for one packet. Each costs its length plus `overhead` of the `budget`; `take`
     /// gets the bytes and the tag, `finished` the tags of those that reached `limit` transmissions. Gives the
     /// bytes used. Without a

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::broadcast::{BroadcastQueue, Relation};
+use super::members::Record;
 use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::BroadcastError;
@@ -122,6 +123,7 @@ pub(super) enum Outgoing {
         to: Peer,
         sequence: u32,
         accuse: Option<u32>,
+        piggyback: bool,
     },
     IndirectPing {
         to: Peer,
@@ -174,6 +176,17 @@ impl Outgoing {
     }
 }
 
+/// What a destination is to this node: news is for members, and counts as told only if they hear it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// No member: a ping from it must not use up the news.
+    Stranger,
+    /// A member that is believed alive.
+    There,
+    /// One that is suspected, gone, or was reaped.
+    Doubtful,
+}
+
 /// A packet that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -213,11 +226,11 @@ impl Membership {
     fn write_packet(&mut self, out: Outgoing, buf: &mut Vec<u8>, room: Room) -> Option<usize> {
         let mut writer =
             PacketWriter::new(buf, self.config.wire_format, self.config.checksum, room);
-        let counted = self.seems_there(out.to());
+        let standing = self.standing(out.to());
         let own = Arc::clone(&self.own_record().node);
         let source = Some(PingSource { node: own.id.as_str(), addr: own.addr });
         let (wrote, piggyback) = match out {
-            Outgoing::Ping { to, sequence, accuse } => {
+            Outgoing::Ping { to, sequence, accuse, piggyback } => {
                 let node = to.name.as_ref().map_or("", NodeId::as_str);
                 let wrote =
                     self.write(&mut writer, &Message::Ping(Ping { sequence, node, source }));
@@ -227,7 +240,7 @@ impl Membership {
                     let suspect = Message::Suspect(Suspect { incarnation, node, from });
                     self.write(&mut writer, &suspect);
                 }
-                (wrote, accuse.is_none())
+                (wrote, piggyback)
             }
             Outgoing::IndirectPing { sequence, target, nack, .. } => {
                 let (node, target) = (target.id.as_str(), target.addr);
@@ -248,7 +261,7 @@ impl Membership {
                 (wrote, piggyback)
             }
             Outgoing::Nack { sequence, .. } => {
-                (self.write(&mut writer, &Message::Nack(Nack { sequence })), true)
+                (self.write(&mut writer, &Message::Nack(Nack { sequence })), false)
             }
             Outgoing::User { payload, .. } => {
                 (self.write(&mut writer, &Message::User(&payload)), false)
@@ -264,8 +277,11 @@ impl Membership {
             }
             Outgoing::Gossip { .. } => (true, true),
         };
-        if wrote && piggyback {
-            self.fill(&mut writer, counted);
+        match standing {
+            Standing::Stranger => {}
+            _ if !wrote || !piggyback => {}
+            Standing::There => self.fill(&mut writer, true),
+            Standing::Doubtful => self.fill(&mut writer, false),
         }
         (wrote && writer.parts() > 0).then(|| writer.finish())
     }
@@ -279,10 +295,21 @@ impl Membership {
         wrote
     }
 
-    /// Whether a peer is not known to be suspect or gone.
-    fn seems_there(&self, peer: &Peer) -> bool {
+    fn standing(&self, peer: &Peer) -> Standing {
         let record = peer.name.as_ref().and_then(|name| self.members.get(name.as_str()));
-        record.is_none_or(|record| record.state() == NodeState::Alive)
+        match record.map(Record::state) {
+            // Two sides that buried each other find each other by what rides on such answers.
+            None if peer
+                .name
+                .as_ref()
+                .is_some_and(|n| self.tombstones.get(n.as_str()).is_some()) =>
+            {
+                Standing::Doubtful
+            }
+            None => Standing::Stranger,
+            Some(NodeState::Alive) => Standing::There,
+            Some(_) => Standing::Doubtful,
+        }
     }
 
     /// Fills the rest of a packet with what is queued.
@@ -349,6 +376,10 @@ impl Membership {
         now: Instant,
     ) {
         let encoded = self.encode(message);
+        if encoded.len() > self.largest_part_bytes() {
+            self.drop(DropReason::TooLargeToSend);
+            return self.events.extend(done.map(Event::BroadcastDone));
+        }
         let news = News { kind: message.kind(), done };
         let events = &mut self.events;
         self.news.push(encoded, Relation::Named(about), news, |replaced| {
@@ -402,6 +433,9 @@ impl Membership {
         priority: Priority,
         now: Instant,
     ) {
+        if encoded.len() > self.largest_part_bytes() {
+            return self.drop(DropReason::TooLargeToSend);
+        }
         self.user.queues[priority as usize].push(encoded, relation, (), |()| {});
         for _ in 0..self.user.prune(self.config.max_user_broadcasts) {
             self.drop(DropReason::BroadcastQueueFull);
@@ -417,6 +451,27 @@ impl Membership {
         self.check_user_bytes(payload.len())?;
         self.send_later(Outgoing::User { to, payload });
         Ok(())
+    }
+
+    /// The largest encoded message in bytes that fits any packet of this node.
+    fn largest_part_bytes(&self) -> usize {
+        let config = &self.config;
+        let packet = config.wire_format.packet_overhead(config.checksum);
+        let framing = packet + config.wire_format.part_overhead();
+        config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)
+    }
+
+    /// What is queued must be sendable: it would wait for ever, and the tick with it.
+    pub(super) fn drop_what_fits_no_packet(&mut self) {
+        let most = self.largest_part_bytes();
+        let events = &mut self.events;
+        let mut dropped = self.news.remove_larger(most, |news| {
+            events.extend(news.done.map(Event::BroadcastDone));
+        });
+        for queue in &mut self.user.queues {
+            dropped += queue.remove_larger(most, |()| {});
+        }
+        (0..dropped).for_each(|_| self.drop(DropReason::TooLargeToSend));
     }
 
     /// The largest user message in bytes that fits a packet.

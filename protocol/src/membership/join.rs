@@ -12,9 +12,10 @@ use super::{Membership, OperationId, StreamRequestKind};
 use crate::node::{Node, Peer};
 
 impl Membership {
-    /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`](super::Event). After
-    /// [`leave`](Self::leave) call [`rejoin`](Self::rejoin) first.
+    /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`](super::Event). A node
+    /// that has left is alive again when it has succeeded, unless it has left again meanwhile.
     pub fn join(&mut self, seed: Peer) -> OperationId {
+        self.returning |= self.leaving;
         self.start_exchange(seed, StreamRequestKind::PushPull { join: true }, Purpose::Join)
     }
 
@@ -25,6 +26,8 @@ impl Membership {
             return;
         }
         self.leaving = false;
+        self.returning = false;
+        self.farewell = None;
         let node = Node::clone(&self.own_record().node);
         self.announce_self(node, None, now);
         if self.members.iter().any(|record| record.state().is_gone()) {

@@ -15,6 +15,7 @@ impl Membership {
     /// [`Event::BroadcastDone`] tells so. A second call says nothing again: while the farewell is
     /// still being sent it gives the same operation, afterwards one that is done at once.
     pub fn leave(&mut self, now: Instant) -> OperationId {
+        self.returning = false;
         if let Some(under_way) = self.farewell {
             return under_way;
         }

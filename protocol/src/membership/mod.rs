@@ -80,6 +80,10 @@ pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
 /// How far above the known incarnation a peer may jump.
 pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 
+/// User messages that may wait for [`Membership::poll_event`]: more than an honest burst of packets
+/// holds; one more is dropped and counted.
+const MAX_WAITING_MESSAGES: usize = 4096;
+
 /// What a machine is waiting for or has not done yet, in numbers. Each is bounded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -210,6 +214,8 @@ pub struct Membership {
     incarnation: u32,
     settled: refute::Settled,
     leaving: bool,
+    /// It has left, and wants to be alive again when a join succeeds.
+    returning: bool,
     /// The farewell that is still being sent.
     farewell: Option<OperationId>,
     members: Members,
@@ -246,6 +252,8 @@ pub struct Membership {
     outbox: VecDeque<Outgoing>,
     requests: VecDeque<StreamRequest>,
     events: VecDeque<Event>,
+    /// User messages among the events.
+    waiting_messages: usize,
     scratch: Vec<u8>,
 }
 
@@ -287,6 +295,7 @@ impl Membership {
             incarnation: 0,
             settled: refute::Settled::new(now),
             leaving: false,
+            returning: false,
             farewell: None,
             members,
             timers: Timers::default(),
@@ -312,6 +321,7 @@ impl Membership {
             outbox: VecDeque::new(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
+            waiting_messages: 0,
             scratch: Vec::new(),
         };
         let node = Node::new(id, addr, meta, machine.config.versions());
@@ -374,7 +384,7 @@ impl Membership {
         &mut self,
         from: &Peer,
         message: &Message<'_>,
-        answers: &mut usize,
+        answers: &mut relay::Answers,
         now: Instant,
     ) {
         self.stats.count_received(message.kind());
@@ -384,18 +394,24 @@ impl Membership {
             Message::Ack(ack) => self.handle_ack(from, ack, now),
             Message::Nack(nack) => self.handle_nack(from, *nack),
             Message::Suspect(suspect) => {
-                self.answer_old_accusation(from, suspect, answers);
+                self.answer_old_accusation(from, suspect, answers, now);
                 self.suspect(suspect, None, now);
             }
             Message::Alive(alive) => self.alive(alive, now),
             Message::Dead(dead) => self.dead(dead, now),
-            Message::User(payload) => {
-                let payload = Bytes::copy_from_slice(payload);
-                let from = from.addr;
-                self.events.push_back(Event::UserMessage { from, origin: None, payload });
-            }
+            Message::User(payload) => self.deliver(from.addr, None, payload),
             Message::Broadcast(broadcast) => self.handle_broadcast(from.addr, broadcast, now),
         }
+    }
+
+    /// Gives a user message to the owner, unless it has let too many wait.
+    fn deliver(&mut self, from: SocketAddr, origin: Option<NodeId>, payload: &[u8]) {
+        if self.waiting_messages >= MAX_WAITING_MESSAGES {
+            return self.drop(DropReason::MessageQueueFull);
+        }
+        self.waiting_messages += 1;
+        let payload = Bytes::copy_from_slice(payload);
+        self.events.push_back(Event::UserMessage { from, origin, payload });
     }
 
     /// Does what is due. Call it when the time of [`poll_timeout`](Self::poll_timeout) has come;
@@ -428,6 +444,7 @@ impl Membership {
     /// any time; what is queued is packed accordingly.
     pub fn set_outer_overhead(&mut self, bytes: usize) {
         self.outer_overhead = bytes;
+        self.drop_what_fits_no_packet();
     }
 
     // ---- outputs ------------------------------------------------------------------------------
@@ -437,6 +454,11 @@ impl Membership {
         let event = self.events.pop_front()?;
         if matches!(&event, Event::BroadcastDone(id) if self.farewell == Some(*id)) {
             self.farewell = None;
+        }
+        self.waiting_messages -= usize::from(matches!(event, Event::UserMessage { .. }));
+        if self.events.is_empty() {
+            // A burst must not keep its memory for ever.
+            self.events.shrink_to(MAX_WAITING_MESSAGES);
         }
         Some(event)
     }

@@ -94,7 +94,8 @@ impl Membership {
         // Buddy system: who is suspected hears it with the ping, not some gossip rounds later.
         let accuse = (suspected && self.config.lifeguard.buddy_system).then_some(incarnation);
         let to = Peer::named(node.addr, node.id.clone());
-        self.send_later(Outgoing::Ping { to, sequence, accuse });
+        let piggyback = accuse.is_none();
+        self.send_later(Outgoing::Ping { to, sequence, accuse, piggyback });
         self.probe = Some(Probe {
             node,
             incarnation,

@@ -20,7 +20,7 @@ use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
-use crate::node::{NodeState, Peer, Versions};
+use crate::node::{Node, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
@@ -306,7 +306,7 @@ impl Membership {
             self.merge_record(&record, now);
         }
         if merge.records.is_empty() {
-            self.merged(merge);
+            self.merged(merge, now);
         } else {
             self.merges.push_front(merge);
         }
@@ -316,7 +316,10 @@ impl Membership {
     }
 
     /// The application hears of the peer's state when it knows the peer's members.
-    fn merged(&mut self, merge: Merge) {
+    fn merged(&mut self, merge: Merge, now: Instant) {
+        if merge.join.is_some() && self.returning {
+            self.rejoin(now);
+        }
         if !merge.user_state.is_empty() {
             let (state, join) = (merge.user_state, merge.joining);
             self.events.push_back(Event::UserState { state, join });
@@ -341,25 +344,26 @@ impl Membership {
         }
     }
 
-    /// Every node's current version must lie in the range that all live nodes of both sides
-    /// understand (Go `verifyProtocol`).
+    /// Every live node's current version must lie in the range that all live nodes of both sides
+    /// understand (Go `verifyProtocol`, which judges the dead as well, and those that announce no
+    /// versions: one such record then makes every exchange fail).
     fn check_compatible(&self, remote: &[RemoteRecord]) -> Result<(), String> {
-        let remote_live = (remote.iter())
-            .filter(|r| r.state == NodeState::Alive && r.node.versions.as_bytes().len() >= 5)
-            .map(|r| r.node.versions);
-        let local_live = (self.members.iter())
+        // Who announced no versions is stored with zeros.
+        let announced = |node: &Node| node.versions.is_complete() && node.versions.protocol().1 > 0;
+        let remote = (remote.iter())
+            .filter(|record| record.state == NodeState::Alive)
+            .map(|record| &record.node);
+        let local = (self.members.iter())
             .filter(|record| record.state() == NodeState::Alive)
-            .map(|record| record.node.versions);
-        let (protocol, application) = common_ranges(remote_live.chain(local_live));
-
-        let remote = remote.iter().map(|r| (&r.node, r.node.versions));
-        let local = self.members.iter().map(|record| (&record.node as &_, record.node.versions));
-        for (node, versions) in remote.chain(local) {
-            let current =
-                |(_, _, current): (u8, u8, u8)| if versions.is_complete() { current } else { 0 };
+            .map(|record| &*record.node);
+        let live = remote.chain(local).filter(|node| announced(node));
+        let (protocol, application) = common_ranges(live.clone().map(|node| node.versions));
+        for node in live {
+            let ((_, _, protocol_now), (_, _, application_now)) =
+                (node.versions.protocol(), node.versions.application());
             let checks = [
-                ("protocol", current(versions.protocol()), protocol),
-                ("application", current(versions.application()), application),
+                ("protocol", protocol_now, protocol),
+                ("application", application_now, application),
             ];
             for (what, version, (low, high)) in checks {
                 if !(low..=high).contains(&version) {

@@ -63,7 +63,7 @@ impl Tombstones {
         self.by_age.values()
     }
 
-    fn get(&self, name: &str) -> Option<&Tombstone> {
+    pub(super) fn get(&self, name: &str) -> Option<&Tombstone> {
         self.by_age.get(self.by_name.get(name)?)
     }
 

@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use super::gossip::Outgoing;
+use super::relay::Answers;
 use super::{Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of};
 use crate::message::{Message, Suspect};
 use crate::node::{NodeId, NodeState, Peer};
@@ -24,6 +25,9 @@ use crate::wire::stream::RemoteRecord;
 /// What a node said this long ago, everybody who can hear it has heard.
 const SETTLING: Duration = Duration::from_secs(600);
 
+/// How many old accusations are answered in a second.
+const MAX_ANSWERS_PER_SECOND: u32 = 32;
+
 /// The own incarnation as it was a while ago.
 #[derive(Debug)]
 pub(super) struct Settled {
@@ -31,12 +35,26 @@ pub(super) struct Settled {
     at: Instant,
     /// An earlier life's was taken over.
     caught_up: bool,
+    /// Old accusations that were answered since then.
+    answering_since: Instant,
+    answers: u32,
 }
 
 impl Settled {
+    /// Whether to answer one more old accusation: the answer is longer than the question, and
+    /// anybody can ask in somebody else's name.
+    fn may_answer(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.answering_since) >= Duration::from_secs(1) {
+            self.answering_since = now;
+            self.answers = 0;
+        }
+        self.answers += 1;
+        self.answers <= MAX_ANSWERS_PER_SECOND
+    }
+
     pub(super) fn new(now: Instant) -> Self {
         // The first that a node announces.
-        Self { incarnation: 1, at: now, caught_up: false }
+        Self { incarnation: 1, at: now, caught_up: false, answering_since: now, answers: 0 }
     }
 }
 
@@ -92,11 +110,12 @@ impl Membership {
         &mut self,
         from: &Peer,
         suspect: &Suspect<'_>,
-        answers: &mut usize,
+        answers: &mut Answers,
+        now: Instant,
     ) {
         let old = self.is_self(suspect.node) && suspect.incarnation < self.incarnation;
         let wanted = self.config.lifeguard.buddy_system && !self.leaving;
-        if old && wanted && self.take_answer(answers) {
+        if old && wanted && std::mem::take(&mut answers.own_alive) && self.settled.may_answer(now) {
             self.send_later(Outgoing::OwnAlive { to: from.clone() });
         }
     }

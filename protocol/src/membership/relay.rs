@@ -27,6 +27,24 @@ use crate::stats::DropReason;
 /// source, which this library and Go never leave out.
 const HONEST_PING_BYTES: usize = 24;
 
+/// What one packet may still draw in answers.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) left: usize,
+    /// Only one answer carries news along: many small pings must not draw many full packets.
+    pub(super) news: bool,
+    /// An honest packet accuses this node at most once.
+    pub(super) own_alive: bool,
+}
+
+impl Answers {
+    pub(super) fn take(&mut self) -> bool {
+        let any = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        any
+    }
+}
+
 /// A ping, other than that of the running probe, that waits for its ack.
 #[derive(Debug)]
 pub(super) struct PendingPing {
@@ -49,26 +67,25 @@ pub(super) enum Purpose {
 }
 
 impl Membership {
-    /// How many pings of one packet are answered.
-    pub(super) fn answers_per_packet(&self) -> usize {
-        self.config.max_packet_bytes / HONEST_PING_BYTES
+    /// How much of one packet is answered.
+    pub(super) fn answers_per_packet(&self) -> Answers {
+        let left = self.config.max_packet_bytes / HONEST_PING_BYTES;
+        Answers { left, news: true, own_alive: true }
     }
 
-    pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut usize) {
+    pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut Answers) {
         if !ping.node.is_empty() && !self.is_self(ping.node) {
             return self.drop(DropReason::WrongNode);
         }
         if self.impersonates(from, ping.source) {
             return self.drop(DropReason::IdentityMismatch);
         }
-        // Only the first answer carries news along: many small pings must not draw many full
-        // packets.
-        let piggyback = *answers == self.answers_per_packet();
         if !self.take_answer(answers) {
             return;
         }
         let (to, is_member) = self.answer_address(from, ping.source);
         let payload = if is_member { self.app.ack_payload() } else { Bytes::new() };
+        let piggyback = std::mem::take(&mut answers.news);
         self.send_later(Outgoing::Ack { to, sequence: ping.sequence, payload, piggyback });
     }
 
@@ -76,7 +93,7 @@ impl Membership {
         &mut self,
         from: &Peer,
         request: &IndirectPing<'_>,
-        answers: &mut usize,
+        answers: &mut Answers,
         now: Instant,
     ) {
         if self.impersonates(from, request.source) {
@@ -123,9 +140,12 @@ impl Membership {
     ) {
         let sequence = self.next_sequence();
         let expiry = self.timers.arm(expiry, Timer::PingExpiry(sequence));
+        let is_relay = matches!(purpose, Purpose::Relay { .. });
         let pending = PendingPing { target: to.addr, expiry, purpose };
         self.pending_pings.insert(sequence, pending);
-        self.send_later(Outgoing::Ping { to, sequence, accuse });
+        // What somebody else asked for carries no news: it would be spent on one member.
+        let piggyback = accuse.is_none() && !is_relay;
+        self.send_later(Outgoing::Ping { to, sequence, accuse, piggyback });
     }
 
     /// Pings a node by hand; the end is reported as [`Event::PingDone`]. An empty name asks whoever
@@ -156,7 +176,7 @@ impl Membership {
                 self.relays -= 1;
                 nack.into_iter().for_each(|key| self.timers.cancel(key));
                 let payload = Bytes::new();
-                let ack = Outgoing::Ack { to: requester, sequence, payload, piggyback: true };
+                let ack = Outgoing::Ack { to: requester, sequence, payload, piggyback: false };
                 self.send_later(ack);
             }
             Purpose::Manual { id, sent_at } => {
@@ -218,21 +238,23 @@ impl Membership {
         false
     }
 
-    /// Where the answer goes: to the address that the sender names if a member of that name has it,
-    /// else back to the source of the packet. Also says whether it is a member.
+    /// Where the answer goes: to the address that the sender names if a member of that name has it, or
+    /// had it when it was reaped, else back to the source of the packet. Also says whether it is a
+    /// member.
     ///
     /// Not to an address of the other IP version: a node that has both waits for the answer from the
     /// address that it asked, and this node can answer from there by the packet's version only.
     fn answer_address(&self, from: &Peer, source: Option<PingSource<'_>>) -> (Peer, bool) {
-        let member = source.and_then(|source| {
-            let record = self.members.get(source.node)?;
-            let same_version = record.node.addr.is_ipv4() == from.addr.is_ipv4();
-            (same_version && record.node.addr == canonical(source.addr)).then_some(record)
+        let known = source.and_then(|source| {
+            let (node, is_member) = match self.members.get(source.node) {
+                Some(record) => (&record.node, true),
+                None => (&self.tombstones.get(source.node)?.node, false),
+            };
+            let same_version = node.addr.is_ipv4() == from.addr.is_ipv4();
+            let same = same_version && node.addr == canonical(source.addr);
+            same.then(|| (Peer::named(node.addr, node.id.clone()), is_member))
         });
-        match member {
-            Some(record) => (Peer::named(record.node.addr, record.node.id.clone()), true),
-            None => (from.clone(), false),
-        }
+        known.unwrap_or_else(|| (from.clone(), false))
     }
 
     /// Whether the packet's sender, known by its certificate, gives another name.
@@ -250,12 +272,11 @@ impl Membership {
         !self.config.verify_ack_source || from.addr == asked
     }
 
-    pub(super) fn take_answer(&mut self, answers: &mut usize) -> bool {
-        if *answers == 0 {
+    pub(super) fn take_answer(&mut self, answers: &mut Answers) -> bool {
+        let taken = answers.take();
+        if !taken {
             self.drop(DropReason::TooManyAnswers);
-            return false;
         }
-        *answers -= 1;
-        true
+        taken
     }
 }

@@ -79,12 +79,11 @@ impl Timers {
 
     /// Takes the earliest of the suspicions if its time has come.
     pub(super) fn pop_due_suspicion(&mut self, now: Instant) -> Option<NodeId> {
-        let (&key, id) = self.armed.range(..=TimerKey(now, u64::MAX)).find_map(|(key, timer)| {
-            match timer {
+        let (&key, id) =
+            self.armed.range(..=TimerKey(now, u64::MAX)).find_map(|(key, timer)| match timer {
                 Timer::Suspicion(id) => Some((key, id.clone())),
                 _ => None,
-            }
-        })?;
+            })?;
         self.armed.remove(&key);
         Some(id)
     }

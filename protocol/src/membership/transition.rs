@@ -78,6 +78,9 @@ impl Membership {
             return Ok(Verdict::Ignore);
         }
         check_versions(alive.versions)?;
+        if !own {
+            check_compatible(self.own_record().node.versions, alive.versions)?;
+        }
         check_range(alive.incarnation)?;
         if alive.meta.len() > self.config.max_meta_bytes {
             return Err(DropReason::MetaTooLarge);
@@ -415,6 +418,17 @@ fn check_versions(versions: Versions) -> Result<(), DropReason> {
         return Err(DropReason::BadVersions);
     }
     Ok(())
+}
+
+/// Whether two nodes understand each other: each speaks a version in the other's range. One announcement
+/// of a node that nobody here could talk to would otherwise make every exchange of states fail.
+fn check_compatible(own: Versions, other: Versions) -> Result<(), DropReason> {
+    let understood =
+        |(min, max, _): (u8, u8, u8), (_, _, current): (u8, u8, u8)| (min..=max).contains(&current);
+    let both = |a: (u8, u8, u8), b: (u8, u8, u8)| understood(a, b) && understood(b, a);
+    let compatible = !other.is_complete()
+        || (both(own.protocol(), other.protocol()) && both(own.application(), other.application()));
+    if compatible { Ok(()) } else { Err(DropReason::Incompatible) }
 }
 
 /// No living node is at incarnation 0, and above the maximum nobody could refute any more.

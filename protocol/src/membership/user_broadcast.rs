@@ -10,11 +10,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use bytes::Bytes;
 use foldhash::quality::SeedableRandomState;
 
 use super::gossip::Priority;
-use super::{Event, Membership, Relation};
+use super::{Membership, Relation};
 use crate::message::{Broadcast, Message};
 use crate::node::NodeId;
 use crate::stats::DropReason;
@@ -154,8 +153,7 @@ impl Membership {
             return;
         }
         let Ok(id) = NodeId::new(origin) else { return self.drop(DropReason::BadName) };
-        let message = Bytes::copy_from_slice(payload);
-        self.events.push_back(Event::UserMessage { from, origin: Some(id), payload: message });
+        self.deliver(from, Some(id), payload);
         if hops >= MAX_HOPS || self.config.max_user_broadcasts == 0 {
             return;
         }

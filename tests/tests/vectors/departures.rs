@@ -33,15 +33,17 @@ pub(crate) const ALL: &[Departure] = &[
     },
     Departure {
         applies: |inputs| {
-            let live = inputs.initial().is_some_and(NodeState::is_live);
-            let message = &inputs.message;
-            let other_versions =
-                matches!(message, Given::Alive { what, .. } if what == "vsn pcur outside range");
-            live && other_versions && in_range(inputs) && message.incarnation() > KNOWN
+            is_unintelligible(inputs) && !matches!(inputs.subject, Subject::Own { .. })
         },
-        reason: "other versions are an update that the application is told of, like other meta",
-        instead: |_, expect| expect["events"] = json!(["update bar"]),
-        examples: &[("alive", "alive(vsn pcur outside range inc=6)")],
+        reason: "a member that nobody here could talk to would make every push/pull fail",
+        instead: |inputs, expect| {
+            *expect = inputs.unchanged();
+            expect["dropped"] = json!(["incompatible"]);
+        },
+        examples: &[
+            ("unknown", "alive(vsn pcur outside range inc=5)"),
+            ("alive", "alive(vsn pcur outside range inc=6)"),
+        ],
     },
     Departure {
         applies: |inputs| {
@@ -57,7 +59,7 @@ pub(crate) const ALL: &[Departure] = &[
                 (_, Subject::Other(None)) => false,
                 _ => incarnation > KNOWN || is_alive(inputs),
             };
-            judged && !has_bad_versions(inputs) && !in_range(inputs)
+            judged && !is_refused_before(inputs) && !in_range(inputs)
         },
         reason: "no living node is at incarnation 0, and above 2^31 - 1 nobody could refute",
         instead: |inputs, expect| {
@@ -88,7 +90,7 @@ pub(crate) const ALL: &[Departure] = &[
             let own = matches!(inputs.subject, Subject::Own { .. });
             let said = inputs.message.incarnation().saturating_add(u32::from(own));
             let jump = said.saturating_sub(KNOWN) > MAX_INCARNATION_JUMP;
-            judged && jump && !has_bad_versions(inputs) && in_range(inputs)
+            judged && jump && !is_refused_before(inputs) && in_range(inputs)
         },
         reason: "one packet must not bring a node near the incarnation from which it cannot refute",
         instead: |inputs, expect| {
@@ -126,6 +128,16 @@ fn is_alive(inputs: &Inputs) -> bool {
 fn is_claim_of_name(inputs: &Inputs) -> bool {
     let moved = ["new addr", "new port", "other addr"];
     matches!(&inputs.message, Given::Alive { what, .. } if moved.contains(&what.as_str()))
+}
+
+/// A version that is not in the node's own range.
+fn is_unintelligible(inputs: &Inputs) -> bool {
+    matches!(&inputs.message, Given::Alive { what, .. } if what == "vsn pcur outside range")
+}
+
+fn is_refused_before(inputs: &Inputs) -> bool {
+    let own = matches!(inputs.subject, Subject::Own { .. });
+    has_bad_versions(inputs) || (is_unintelligible(inputs) && !own)
 }
 
 /// Go refuses these as well, before it looks at anything else.

@@ -107,7 +107,7 @@ fn more_pings_than_an_honest_packet_holds_are_not_answered() {
     let mut one = One::knowing(quiet(), 1);
     let ping = Message::Ping(Ping { sequence: 1, node: "", source: None });
     one.receive(9, &vec![ping; 100]);
-    let limit = one.machine.answers_per_packet();
+    let limit = one.machine.answers_per_packet().left;
     assert_eq!(one.sent().len(), limit);
     assert_eq!(one.drops(DropReason::TooManyAnswers), 100 - limit as u64);
     // The next packet is another packet.
@@ -266,4 +266,114 @@ proptest! {
         one.drain();
         one.advance(secs(40));
     }
+}
+
+#[test]
+fn strangers_do_not_use_up_the_news() {
+    let mut one = One::knowing(quiet(), 8);
+    one.receive(1, &[dead("n2", 1, "n3")]);
+    let before = one.queued();
+    for sequence in 0..100 {
+        let source = Some(PingSource { node: "nobody", addr: addr(50) });
+        let question = Message::Ping(Ping { sequence, node: "n0", source });
+        one.receive(50, &[question]);
+        assert_eq!(one.sent()[0].kinds(), [MessageKind::Ack]);
+    }
+    assert_eq!(one.queued(), before);
+    // All of its transmissions are left for members.
+    one.advance(secs(5));
+    let told =
+        one.sent().iter().filter(|sent| sent.messages().contains(&dead("n2", 1, "n3"))).count();
+    assert!(told >= 7, "{told}");
+}
+
+#[test]
+fn relayed_pings_and_their_answers_carry_no_news() {
+    let mut one = One::knowing(quiet(), 4);
+    one.receive(1, &[dead("n2", 1, "n3")]);
+    let asked = indirect(1, 4, 4);
+    one.machine.handle_packet(&peer(1), &asked, one.now).unwrap();
+    one.drain();
+    let ping = one.sent_first(MessageKind::Ping).pop().unwrap();
+    assert_eq!(ping.kinds(), [MessageKind::Ping]);
+    one.receive(4, &[ack(ping.sequence())]);
+    assert_eq!(one.sent()[0].kinds(), [MessageKind::Ack]);
+}
+
+#[test]
+fn old_accusations_draw_few_answers() {
+    let mut one = One::knowing(quiet(), 2);
+    one.receive(1, &[suspect("n0", 5, "n2")]);
+    one.sent();
+    // One a packet, however many it holds.
+    one.receive(9, &vec![suspect("n0", 1, "n2"); 58]);
+    assert_eq!(one.sent_first(MessageKind::Alive).len(), 1);
+    // And a bounded number a second.
+    for _ in 0..1000 {
+        one.receive(9, &[suspect("n0", 1, "n2")]);
+    }
+    let answers = one.sent_first(MessageKind::Alive).len();
+    assert!(answers < 40, "{answers}");
+    one.advance(secs(2));
+    one.sent();
+    one.receive(9, &[suspect("n0", 1, "n2")]);
+    assert_eq!(one.sent_first(MessageKind::Alive).len(), 1);
+}
+
+#[test]
+fn what_fits_no_packet_is_delivered_and_not_queued() {
+    let mut one = One::knowing(quiet(), 4);
+    let payload = vec![7; 20_000];
+    let broadcast = crate::message::Broadcast {
+        origin: "n1",
+        epoch: 1,
+        sequence: 1,
+        hops: 0,
+        priority: 0,
+        payload: &payload,
+    };
+    one.receive(1, &[Message::Broadcast(broadcast)]);
+    assert_eq!(one.event_names(), ["user message"]);
+    assert_eq!(one.machine.queued_broadcasts(), (0, 0));
+    assert_eq!(one.drops(DropReason::TooLargeToSend), 1);
+    // Nor does what fits no more, once outer layers take their part.
+    one.machine
+        .broadcast(&[7; 1000], crate::Relation::Unique, crate::Priority::Normal, one.now)
+        .unwrap();
+    one.machine.set_outer_overhead(600);
+    assert_eq!(one.machine.queued_broadcasts(), (0, 0));
+    assert_eq!(one.drops(DropReason::TooLargeToSend), 2);
+}
+
+#[test]
+fn messages_that_nobody_takes_are_dropped_and_counted() {
+    let mut one = One::knowing(quiet(), 1);
+    for _ in 0..5 {
+        one.receive(1, &vec![Message::User(b""); 1000]);
+    }
+    assert_eq!(one.drops(DropReason::MessageQueueFull), 5000 - 4096);
+    assert_eq!(one.events().len(), 4096);
+    one.receive(1, &[Message::User(b"")]);
+    assert_eq!(one.event_names(), ["user message"]);
+}
+
+#[test]
+fn a_member_that_nobody_could_talk_to_does_not_stop_exchanges() {
+    let poison = [
+        Versions::new((5, 5, 5), (0, 0, 0)),
+        Versions::new((1, 1, 5), (0, 0, 0)),
+        Versions::new((1, 5, 2), (9, 9, 9)),
+    ];
+    for versions in poison {
+        let mut one = One::knowing(quiet(), 2);
+        one.receive(1, &[Message::Alive(Alive { versions, ..alive("n7", 7, 1) })]);
+        assert_eq!((one.state(7), one.drops(DropReason::Incompatible)), (None, 1), "{versions:?}");
+    }
+    // Without versions nothing can be said against it, and nothing is.
+    let mut one = One::knowing(quiet(), 2);
+    let versions = Versions::from_bytes(&[]);
+    one.receive(1, &[Message::Alive(Alive { versions, ..alive("n7", 7, 1) })]);
+    assert_eq!(one.state(7), Some(NodeState::Alive));
+    let state = state_of(false, vec![record(1, 1, NodeState::Alive)]);
+    assert!(one.machine.serve_push_pull(&peer(1), &state).is_ok());
 }

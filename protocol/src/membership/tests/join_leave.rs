@@ -319,3 +319,35 @@ fn the_same_seed_and_calls_give_the_same_bytes() {
     assert!(first == second, "two runs of one seed differ");
     assert!(first != run(100), "the seed has no effect");
 }
+
+#[test]
+fn a_join_that_fails_does_not_bring_back_who_left() {
+    let mut net = Net::cluster(3, quiet(), 1);
+    net.run(secs(1));
+    net.call(1, |machine, now| machine.leave(now));
+    net.run(secs(5));
+    net.crash(2);
+    join(&mut net, 1, 2);
+    net.run(secs(1));
+    assert!(net.hosts[1].machine.has_left());
+    assert_eq!(net.state(0, 1), Some(NodeState::Left));
+    // One that succeeds does; but not if it says farewell again before it has.
+    join(&mut net, 1, 0);
+    net.call(1, |machine, now| machine.leave(now));
+    net.run(secs(1));
+    assert_eq!(net.state(0, 1), Some(NodeState::Left));
+    join(&mut net, 1, 0);
+    net.run(secs(1));
+    assert!(!net.hosts[1].machine.has_left());
+    assert_eq!(net.state(0, 1), Some(NodeState::Alive));
+}
+
+#[test]
+fn a_farewell_after_a_return_is_a_farewell() {
+    let mut one = One::knowing(quiet(), 2);
+    let first = one.machine.leave(one.now);
+    one.machine.rejoin(one.now);
+    let second = one.machine.leave(one.now);
+    assert_ne!(first, second);
+    assert!(one.machine.has_left());
+}
