@@ -25,28 +25,34 @@ const MAX_HOPS: u8 = 32;
 const MAX_ORIGINS: usize = 4096;
 /// How far back in an origin's numbers a broadcast is still told apart, in 64-bit words.
 const MAX_WORDS: usize = 64;
-/// Numbers further apart than this are not of one run.
-const MAX_DISTANCE: u64 = 1 << 20;
+/// The same in numbers. A window moves by no more than this at once.
+const WIDTH: u64 = 64 * MAX_WORDS as u64;
+/// Windows an origin: of its last runs, and of numbers far apart within one.
+const MAX_WINDOWS: usize = 3;
 
 /// Which broadcasts have been seen: a window an origin.
 #[derive(Debug)]
 pub(super) struct SeenBroadcasts {
-    origins: HashMap<NodeId, Runs, SeedableRandomState>,
+    origins: HashMap<NodeId, Heard, SeedableRandomState>,
     oldest_first: VecDeque<NodeId>,
 }
 
-/// The last two runs of an origin's process, the newer last.
-#[derive(Debug, Default)]
-struct Runs {
+/// Which broadcasts of one origin have been seen. An invented number, of whatever run, opens a
+/// window of its own beside the one in use, and so cannot silence the origin.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    /// The least recently used first.
     windows: Vec<Window>,
 }
 
-/// The numbers of one run that were seen: bit `i` stands for `highest - i`.
-#[derive(Debug)]
+/// Some numbers of one run that were seen: bit `i` stands for `highest - i`.
+#[derive(Clone, Debug)]
 struct Window {
     epoch: u32,
     highest: u64,
     bits: Vec<u64>,
+    /// A second number fell into it.
+    confirmed: bool,
 }
 
 impl SeenBroadcasts {
@@ -57,8 +63,8 @@ impl SeenBroadcasts {
 
     /// Remembers a broadcast; says whether it is new.
     fn insert(&mut self, origin: &str, epoch: u32, sequence: u64) -> bool {
-        if let Some(runs) = self.origins.get_mut(origin) {
-            return runs.insert(epoch, sequence);
+        if let Some(heard) = self.origins.get_mut(origin) {
+            return heard.insert(epoch, sequence);
         }
         let Ok(id) = NodeId::new(origin) else { return false };
         if self.oldest_first.len() == MAX_ORIGINS {
@@ -71,52 +77,76 @@ impl SeenBroadcasts {
     }
 }
 
-impl Runs {
+impl Heard {
+    /// Remembers a broadcast; says whether it is new.
     fn insert(&mut self, epoch: u32, sequence: u64) -> bool {
-        let known = self.windows.iter_mut().find(|window| window.epoch == epoch);
-        match known {
-            Some(window) if window.highest.abs_diff(sequence) <= MAX_DISTANCE => {
-                window.insert(sequence)
-            }
-            // An invented number must not silence the origin: start anew.
-            Some(window) => {
-                *window = Window::new(epoch, sequence);
-                true
-            }
-            None => {
-                if self.windows.len() == 2 {
-                    self.windows.remove(0);
-                }
-                self.windows.push(Window::new(epoch, sequence));
-                true
-            }
+        let same_run = || self.windows.iter().enumerate().filter(|(_, w)| w.epoch == epoch);
+        let covering = || same_run().filter(|(_, window)| window.covers(sequence));
+        if covering().any(|(_, window)| window.contains(sequence)) {
+            return false;
         }
+        let Some((at, _)) = covering().max_by_key(|(_, window)| window.confirmed) else {
+            // Shortly before a window it is a late copy, of which nobody knows whether it came.
+            if same_run().any(|(_, window)| window.is_just_above(sequence)) {
+                return false;
+            }
+            self.open(Window::new(epoch, sequence));
+            return true;
+        };
+        let mut window = self.windows.remove(at);
+        window.insert(sequence);
+        self.windows.push(window);
+        true
+    }
+
+    /// Makes room by closing a window that nothing confirmed, else the one unused for longest.
+    fn open(&mut self, window: Window) {
+        if self.windows.len() == MAX_WINDOWS {
+            let at = self.windows.iter().position(|window| !window.confirmed);
+            self.windows.remove(at.unwrap_or(0));
+        }
+        self.windows.push(window);
     }
 }
 
 impl Window {
     fn new(epoch: u32, sequence: u64) -> Self {
-        Self { epoch, highest: sequence, bits: vec![1] }
+        Self { epoch, highest: sequence, bits: vec![1], confirmed: false }
     }
 
-    fn insert(&mut self, sequence: u64) -> bool {
+    /// Whether the number lies in the window, or so little above it that it may move there.
+    fn covers(&self, sequence: u64) -> bool {
+        match sequence.checked_sub(self.highest) {
+            Some(above) => above <= WIDTH,
+            None => self.highest - sequence < WIDTH,
+        }
+    }
+
+    /// Whether the window lies above the number, by less than its width.
+    fn is_just_above(&self, sequence: u64) -> bool {
+        let below = self.highest.saturating_sub(sequence);
+        (WIDTH..2 * WIDTH).contains(&below)
+    }
+
+    fn contains(&self, sequence: u64) -> bool {
+        let Some(back) = self.highest.checked_sub(sequence) else { return false };
+        let word = self.bits.get((back / 64) as usize);
+        word.is_some_and(|word| word & 1 << (back % 64) != 0)
+    }
+
+    /// Marks a number that the window covers.
+    fn insert(&mut self, sequence: u64) {
+        self.confirmed = true;
         if sequence > self.highest {
             self.shift(sequence - self.highest);
             self.highest = sequence;
-            self.bits[0] |= 1;
-            return true;
         }
-        let back = (self.highest - sequence) as usize;
-        let (word, bit) = (back / 64, 1 << (back % 64));
-        if word >= MAX_WORDS {
-            return false;
-        }
+        let back = self.highest - sequence;
+        let word = (back / 64) as usize;
         if word >= self.bits.len() {
             self.bits.resize(word + 1, 0);
         }
-        let new = self.bits[word] & bit == 0;
-        self.bits[word] |= bit;
-        new
+        self.bits[word] |= 1 << (back % 64);
     }
 
     /// Moves every bit `by` places up, growing as far as the limit.
@@ -197,11 +227,28 @@ mod tests {
     }
 
     #[test]
-    fn an_invented_number_does_not_silence_an_origin() {
+    fn invented_numbers_do_not_silence_an_origin() {
+        let ahead = [1, 2, WIDTH, WIDTH + 1, 6000, 2 * WIDTH, 1_000_000, 1 << 40];
+        for ahead in ahead {
+            let mut seen = SeenBroadcasts::new(1);
+            for sequence in 1..=7 {
+                seen.insert("a", 1, sequence);
+            }
+            seen.insert("a", 1, 7 + ahead);
+            seen.insert("a", 99, 7 + ahead);
+            let missed = (8..20_000).filter(|sequence| !seen.insert("a", 1, *sequence)).count();
+            assert!(missed <= 1, "{missed} missed after a jump of {ahead}");
+            assert!((19_000..20_000).all(|sequence| !seen.insert("a", 1, sequence)));
+        }
+    }
+
+    #[test]
+    fn after_a_true_gap_an_origin_goes_on() {
         let mut seen = SeenBroadcasts::new(1);
-        seen.insert("a", 1, 7);
-        assert!(seen.insert("a", 1, u64::MAX));
-        assert!(seen.insert("a", 1, 8));
+        for sequence in (1..100).chain(1_000_000..1_000_100) {
+            assert!(seen.insert("a", 1, sequence), "{sequence}");
+        }
+        assert!((1..100).chain(1_000_000..1_000_100).all(|n| !seen.insert("a", 1, n)));
     }
 
     #[test]
@@ -211,20 +258,23 @@ mod tests {
             assert!(seen.insert(&format!("n{i}"), 1, 1));
         }
         assert_eq!((seen.origins.len(), seen.oldest_first.len()), (MAX_ORIGINS, MAX_ORIGINS));
-        let mut window = Window::new(1, 1);
-        for step in [64, 63, 1, 4095, 100_000] {
-            window.insert(window.highest + step);
-            assert!(window.bits.len() <= MAX_WORDS);
+        let (mut heard, mut sequence) = (Heard::default(), 1);
+        for step in [64, 63, 1, 4095, 4096, 4096, 100_000, 1 << 30] {
+            sequence += step;
+            for epoch in 0..5 {
+                assert!(heard.insert(epoch, sequence));
+                assert!(heard.windows.len() <= MAX_WINDOWS);
+                assert!(heard.windows.iter().all(|window| window.bits.len() <= MAX_WORDS));
+            }
         }
     }
 
     proptest! {
         #[test]
         fn a_window_agrees_with_a_set(sequences in prop::collection::vec(1u64..3000, 1..400)) {
-            let (mut window, mut set) = (Window::new(1, sequences[0]), HashSet::new());
-            set.insert(sequences[0]);
-            for sequence in &sequences[1..] {
-                prop_assert_eq!(window.insert(*sequence), set.insert(*sequence));
+            let (mut heard, mut set) = (Heard::default(), HashSet::new());
+            for sequence in &sequences {
+                prop_assert_eq!(heard.insert(1, *sequence), set.insert(*sequence));
             }
         }
     }
