@@ -209,15 +209,16 @@ impl<T: Transport> Driver<T> {
     }
 
     fn take_commands(&mut self, first: Option<Command>) -> Flow {
-        let Some(mut command) = first else { return Flow::Shutdown(None) };
-        for _ in 0..COMMANDS_PER_TURN {
+        let Some(first) = first else { return Flow::Shutdown(None) };
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(command) = next {
             if let Flow::Shutdown(reply) = self.take_command(command) {
                 return Flow::Shutdown(reply);
             }
-            match self.commands.try_recv() {
-                Ok(next) => command = next,
-                Err(_) => break,
-            }
+            taken += 1;
+            // What is taken from the queue is carried out: nobody else would.
+            next = if taken < COMMANDS_PER_TURN { self.commands.try_recv().ok() } else { None };
         }
         Flow::Continue
     }

@@ -59,7 +59,7 @@ macro_rules! every_scenario {
             partition: [short, long, forgotten, one_way, deaf, packets_lost, streams_lost],
             messages: [broadcasts, by_packet, slow_application_drops_packets],
             streams: [sizes, refused, slow_application, nobody_listens],
-            facts: [meta, meta_too_long, ping, ipv6],
+            facts: [meta, meta_too_long, ping, ipv6, many_questions_at_once],
             decisions: [
                 user_state,
                 no_state,

@@ -70,3 +70,18 @@ pub async fn ipv6<T: TestTransport>() {
     agree(&[&nodes[0], &nodes[1], &nodes[2], &newcomer]).await;
     newcomer.send_reliable("n2", "over IPv6").await.unwrap();
 }
+
+/// However many callers ask at once, each gets its answer.
+pub async fn many_questions_at_once<T: TestTransport>() {
+    let cluster = Cluster::<T>::new();
+    let node = cluster.node("n0").await;
+    let questions: Vec<_> = (0..500)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move { node.stats().await.is_ok() })
+        })
+        .collect();
+    for question in questions {
+        assert!(within("an answer", question).await.unwrap());
+    }
+}
