@@ -1,5 +1,6 @@
 //! From settings to a running node.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::error;
 
 use crate::accept::accept_streams;
 use crate::config::Config;
@@ -208,26 +210,42 @@ fn system_seed() -> Result<u64, StartError> {
     rand::rngs::SysRng.try_next_u64().map_err(|error| StartError::Randomness(error.to_string()))
 }
 
-/// The machine's questions, passed on to the delegate.
+/// The machine's questions, passed on to the delegate. One that panics must not end the node, which a
+/// peer could then do: it is as if the delegate had refused, or had nothing to say.
 struct Decisions(Arc<dyn Delegate>);
+
+impl Decisions {
+    fn ask<R>(&self, of: &str, decide: impl FnOnce(&dyn Delegate) -> R) -> Option<R> {
+        let answer = catch_unwind(AssertUnwindSafe(|| decide(&*self.0)));
+        if answer.is_err() {
+            error!("the application's delegate panicked in {of}");
+        }
+        answer.ok()
+    }
+}
+
+fn panicked() -> Refusal {
+    Refusal("the application panicked instead of deciding".to_owned())
+}
 
 impl Application for Decisions {
     fn admit_alive(&mut self, node: &Node) -> Result<(), Refusal> {
-        self.0.admit_alive(node)
+        self.ask("admit_alive", |app| app.admit_alive(node)).unwrap_or_else(|| Err(panicked()))
     }
     fn admit_merge(&mut self, peer: &Peer, nodes: &[RemoteRecord]) -> Result<(), Refusal> {
-        self.0.admit_merge(peer, nodes)
+        let decide = |app: &dyn Delegate| app.admit_merge(peer, nodes);
+        self.ask("admit_merge", decide).unwrap_or_else(|| Err(panicked()))
     }
     fn ack_payload(&mut self) -> Bytes {
-        self.0.ack_payload()
+        self.ask("ack_payload", |app| app.ack_payload()).unwrap_or_default()
     }
     fn has_user_broadcasts(&mut self) -> bool {
-        self.0.has_broadcasts()
+        self.ask("has_broadcasts", |app| app.has_broadcasts()).unwrap_or_default()
     }
     fn user_broadcasts(&mut self, overhead: usize, limit: usize) -> Vec<Bytes> {
-        self.0.broadcasts(overhead, limit)
+        self.ask("broadcasts", |app| app.broadcasts(overhead, limit)).unwrap_or_default()
     }
     fn allows_stream_ping(&mut self, node: &Node) -> bool {
-        self.0.allows_stream_ping(node)
+        self.ask("allows_stream_ping", |app| app.allows_stream_ping(node)).unwrap_or_default()
     }
 }

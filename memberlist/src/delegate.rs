@@ -34,7 +34,8 @@ pub struct UserMessage {
 ///   [`has_broadcasts`](Self::has_broadcasts),
 ///   [`allows_stream_ping`](Self::allows_stream_ping)) are called on the node's own task, in the
 ///   middle of its work: while they run, no ping is answered. Keep them short; they may read
-///   ([`members`](crate::Memberlist::members)) but must not wait for the node.
+///   ([`members`](crate::Memberlist::members)) but must not wait for the node. One that panics is
+///   logged, and taken for a refusal, or for nothing to say.
 /// - **State** ([`local_state`](Self::local_state)) is called on the task of the stream that needs
 ///   it; several may run at once.
 /// - **Observations** (`notify_…` and [`merge_remote_state`](Self::merge_remote_state)) are called

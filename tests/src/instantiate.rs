@@ -62,6 +62,7 @@ macro_rules! every_scenario {
             facts: [meta, meta_too_long, ping, ipv6, many_questions_at_once],
             decisions: [
                 user_state,
+                no_decision,
                 no_state,
                 refused_node,
                 refused_by_the_joiner,

@@ -227,6 +227,7 @@ impl Membership {
         let mut writer =
             PacketWriter::new(buf, self.config.wire_format, self.config.checksum, room);
         let standing = self.standing(out.to());
+        let is_gossip = matches!(out, Outgoing::Gossip { .. });
         let own = Arc::clone(&self.own_record().node);
         let source = Some(PingSource { node: own.id.as_str(), addr: own.addr });
         let (wrote, piggyback) = match out {
@@ -280,8 +281,8 @@ impl Membership {
         match standing {
             Standing::Stranger => {}
             _ if !wrote || !piggyback => {}
-            Standing::There => self.fill(&mut writer, true),
-            Standing::Doubtful => self.fill(&mut writer, false),
+            Standing::There => self.fill(&mut writer, true, is_gossip),
+            Standing::Doubtful => self.fill(&mut writer, false, is_gossip),
         }
         (wrote && writer.parts() > 0).then(|| writer.finish())
     }
@@ -313,15 +314,22 @@ impl Membership {
     }
 
     /// Fills the rest of a packet with what is queued.
-    /// What goes to a member that may not be there (`counted` is false) is no transmission: news must
-    /// not be used up on those who cannot hear it.
-    fn fill(&mut self, writer: &mut PacketWriter<'_>, counted: bool) {
+    /// What goes to a member that may not be there (`is_there` is false) is no transmission: news must
+    /// not be used up on those who cannot hear it. Nor is what rides on pings and acks, where every
+    /// member is to be told once: only gossip goes round, the others meet the same member twice.
+    fn fill(&mut self, writer: &mut PacketWriter<'_>, is_there: bool, is_gossip: bool) {
         let overhead = writer.part_overhead();
         let n = self.members.len();
         let limit = scale::news_limit(self.config.retransmit_mult, n);
         let user_limit = scale::user_broadcast_limit(limit, n);
         let (share, most) =
             (self.config.user_broadcast_share_percent, self.config.max_packet_bytes);
+        let everybody = scale::others(n);
+        let gossips = !self.config.gossip_interval.is_zero() && self.config.gossip_nodes > 0;
+        let counted = |limit: u32| {
+            let counts = is_there && (is_gossip || !gossips || limit != everybody);
+            counts.then_some(limit)
+        };
         let free = writer.remaining();
         let reserve = self.user.earn(overhead, free, share, most);
 
@@ -329,7 +337,7 @@ impl Membership {
         self.news.take(
             overhead,
             free - reserve,
-            counted.then_some(limit),
+            counted(limit),
             |part, news| {
                 stats.count_sent(news.kind);
                 writer.push_encoded(part);
@@ -345,7 +353,7 @@ impl Membership {
                 stats.count_sent(MessageKind::Broadcast);
                 writer.push_encoded(part);
             };
-            used += queue.take(overhead, budget, counted.then_some(user_limit), take, |()| {});
+            used += queue.take(overhead, budget, counted(user_limit), take, |()| {});
         }
         // Room that news had no use for is free of charge.
         let charged = used.saturating_sub(free.saturating_sub(reserve));

@@ -64,7 +64,8 @@ pub(super) fn user_broadcast_limit(news_limit: u32, n: usize) -> u32 {
     news_limit.max(others(n).min(wanted))
 }
 
-fn others(n: usize) -> u32 {
+/// How many members there are beside this one.
+pub(super) fn others(n: usize) -> u32 {
     u32::try_from(n.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 

@@ -92,6 +92,32 @@ pub async fn no_state<T: TestTransport>() {
     }
 }
 
+/// Cannot decide, in the worst way.
+struct Confused;
+
+impl Delegate for Confused {
+    fn admit_alive(&self, node: &Node) -> Result<(), Refusal> {
+        panic!("no opinion on {} (the test wants it so)", node.id)
+    }
+
+    fn ack_payload(&self) -> Bytes {
+        panic!("no payload (the test wants it so)")
+    }
+}
+
+/// An application that panics instead of deciding admits nobody, and its node lives on.
+pub async fn no_decision<T: TestTransport>() {
+    let cluster = Cluster::<T>::new();
+    let confused = cluster.start(Builder::new(quick("confused")).delegate(Confused)).await;
+    let other = cluster.node("other").await;
+    within("a join", other.join([confused.addr().to_string()])).await.unwrap();
+    let refused = || async { confused.stats().await.unwrap().drops(DropReason::NotAdmitted) > 0 };
+    until_async("the newcomer is refused", refused).await;
+    assert_eq!(confused.member_count(), 1);
+    let answered = || async { other.ping("confused").await.is_ok() };
+    until_async("the node answers", answered).await;
+}
+
 /// Refuses names and merges.
 #[derive(Clone)]
 struct Choosy(&'static str);

@@ -416,6 +416,26 @@ fn an_ack_goes_out_even_if_its_payload_has_no_room() {
     assert_eq!(one.drops(DropReason::TooLargeToSend), 1);
 }
 
+/// Small clusters send to everybody: what rides on answers to one member is not the others'.
+#[test]
+fn in_a_small_cluster_everybody_is_told_however_often_one_asks() {
+    let mut one = One::knowing(Config { push_pull_interval: Duration::ZERO, ..Config::local() }, 2);
+    one.receive(1, &[Message::Alive(Alive { meta: b"new", ..alive("n1", 1, 2) })]);
+    broadcast(&mut one, b"hello", Priority::Normal);
+    for sequence in 0..5 {
+        one.receive(1, &[ping(sequence, "n1", 1)]);
+    }
+    one.sent();
+    one.advance(ms(300));
+    let told: Vec<_> =
+        (one.sent().iter()).filter(|sent| sent.to_name() == "n2").flat_map(Sent::kinds).collect();
+    assert!(told.contains(&MessageKind::Broadcast), "{told:?}");
+    assert!(told.contains(&MessageKind::Alive), "{told:?}");
+    // And then it ends.
+    one.advance(secs(2));
+    assert_eq!(one.machine.queued_broadcasts().1, 0);
+}
+
 proptest! {
     /// Whatever the room, no packet exceeds it (the harness checks), each can be read, and what
     /// fits is sent.
