@@ -25,9 +25,6 @@ use super::Effort;
 /// The size of the paper's cluster.
 pub const MEMBERS: usize = 128;
 
-/// What a Go agent takes over a packet, in the order of magnitude: to read, decrypt, decode and apply it.
-pub const SERVICE_TIME_US: u64 = 100;
-
 /// Which parts of Lifeguard are on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub enum Variant {
@@ -107,7 +104,7 @@ pub struct Grid {
     /// Health between two anomalies in milliseconds (I).
     pub intervals_ms: Vec<u64>,
     /// How long a slow member takes over each packet of what came during an anomaly, in
-    /// microseconds.
+    /// microseconds; 0 takes all of it at once.
     pub service_time_us: u64,
     /// Runs of each combination.
     pub repetitions: usize,
@@ -124,7 +121,7 @@ impl Grid {
             concurrent: vec![1, 4, 8, 12, 16, 20, 24, 28, 32],
             durations_ms: vec![128, 512, 2048, 8192, 32768],
             intervals_ms: vec![1, 16, 256, 4096, 16384],
-            service_time_us: SERVICE_TIME_US,
+            service_time_us: 0,
             repetitions: 3,
             victims: 1000,
             victims_together: 200,
@@ -137,7 +134,7 @@ impl Grid {
             concurrent: vec![8, 24],
             durations_ms: vec![2048, 32768],
             intervals_ms: vec![16, 4096],
-            service_time_us: SERVICE_TIME_US,
+            service_time_us: 0,
             repetitions: 1,
             victims: 50,
             victims_together: 50,

@@ -39,7 +39,7 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = TuningArg::Both)]
         tuning: TuningArg,
         /// How long a slow member takes over each packet of its backlog
-        #[arg(long, value_name = "MICROSECONDS", default_value_t = lifeguard::SERVICE_TIME_US)]
+        #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
         service_time: u64,
         /// Instead of the grid's number of runs of each combination
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
