@@ -19,6 +19,7 @@ use crate::driver::Driver;
 use crate::error::StartError;
 use crate::events::{Capacity, Others};
 use crate::handle::{Inner, Memberlist};
+use crate::limit::RateLimit;
 use crate::messages::{Delivery, Messages};
 use crate::observe::{drop_messages, tell_messages, tell_notices};
 use crate::shared::Shared;
@@ -96,7 +97,7 @@ impl Builder {
             meta.unwrap_or_else(|| config.meta.clone()),
             system_seed()?,
             now,
-            Box::new(Decisions(Arc::clone(&delegate))),
+            Box::new(Decisions::new(Arc::clone(&delegate))),
         )?;
 
         let shared = Arc::new(Shared::new(id.clone()));
@@ -212,13 +213,22 @@ fn system_seed() -> Result<u64, StartError> {
 
 /// The machine's questions, passed on to the delegate. One that panics must not end the node, which a
 /// peer could then do: it is as if the delegate had refused, or had nothing to say.
-struct Decisions(Arc<dyn Delegate>);
+struct Decisions {
+    delegate: Arc<dyn Delegate>,
+    panics: RateLimit,
+}
 
 impl Decisions {
-    fn ask<R>(&self, of: &str, decide: impl FnOnce(&dyn Delegate) -> R) -> Option<R> {
-        let answer = catch_unwind(AssertUnwindSafe(|| decide(&*self.0)));
+    fn new(delegate: Arc<dyn Delegate>) -> Self {
+        Self { delegate, panics: RateLimit::default() }
+    }
+
+    fn ask<R>(&mut self, of: &str, decide: impl FnOnce(&dyn Delegate) -> R) -> Option<R> {
+        let answer = catch_unwind(AssertUnwindSafe(|| decide(&*self.delegate)));
         if answer.is_err() {
-            error!("the application's delegate panicked in {of}");
+            if let Some(more) = self.panics.allow() {
+                error!(more, "the application's delegate panicked in {of}");
+            }
         }
         answer.ok()
     }

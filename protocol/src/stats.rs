@@ -54,7 +54,7 @@ pub enum DropReason {
     RelayTarget,
     /// Too many pings are being relayed.
     TooManyRelays,
-    /// More pings in one packet than are answered.
+    /// More pings in one packet, or more old accusations in it or in a second, than are answered.
     TooManyAnswers,
     /// Too many push/pulls are being served.
     TooManyPushPulls,

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn simulator(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_simulator")).args(args).output().unwrap()
@@ -93,7 +94,9 @@ fn an_interrupted_search_tells_what_it_knows() {
         .unwrap();
     // Not before it listens to the signal: only then does it open its threads.
     let threads = format!("/proc/{}/task", child.id());
+    let bound = Instant::now() + Duration::from_secs(60);
     while std::fs::read_dir(&threads).is_ok_and(|tasks| tasks.count() < 3) {
+        assert!(Instant::now() < bound, "it did not begin to work");
         std::thread::yield_now();
     }
     let pid = child.id().to_string();

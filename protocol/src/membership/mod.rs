@@ -84,7 +84,8 @@ pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 /// holds; one more is dropped and counted.
 const MAX_WAITING_MESSAGES: usize = 4096;
 
-/// What a machine is waiting for or has not done yet, in numbers. Each is bounded.
+/// What a machine is waiting for or has not done yet, in numbers. Each is bounded, but for the
+/// exchanges of joins that its owner asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Pending {

@@ -41,6 +41,12 @@ pub(super) struct Settled {
 }
 
 impl Settled {
+    /// Whether the refutation of an accusation at that incarnation is in the reach of others.
+    fn reaches(&self, accused: u32) -> bool {
+        let refutation = accused.saturating_add(1);
+        refutation.saturating_sub(self.incarnation) <= MAX_INCARNATION_JUMP
+    }
+
     /// Whether to answer one more old accusation: the answer is longer than the question, and
     /// anybody can ask in somebody else's name.
     fn may_answer(&mut self, now: Instant) -> bool {
@@ -85,10 +91,9 @@ impl Membership {
             self.settled.incarnation = self.incarnation;
             self.settled.at = now;
         }
-        let refutation = accused.saturating_add(1);
-        match refutation.saturating_sub(self.settled.incarnation) > MAX_INCARNATION_JUMP {
-            true => Err(DropReason::IncarnationJump),
-            false => Ok(()),
+        match self.settled.reaches(accused) {
+            true => Ok(()),
+            false => Err(DropReason::IncarnationJump),
         }
     }
 
@@ -96,7 +101,7 @@ impl Membership {
     /// incarnation: it is to go on from there. Once a life, and to no more than half of the range.
     pub(super) fn catch_up(&mut self, record: &RemoteRecord) {
         let earlier = self.is_self(record.node.id.as_str())
-            && record.incarnation > self.settled.incarnation
+            && !self.settled.reaches(record.incarnation)
             && record.incarnation <= MAX_INCARNATION / 2;
         if earlier && !self.settled.caught_up {
             self.settled.caught_up = true;
@@ -115,7 +120,13 @@ impl Membership {
     ) {
         let old = self.is_self(suspect.node) && suspect.incarnation < self.incarnation;
         let wanted = self.config.lifeguard.buddy_system && !self.leaving;
-        if old && wanted && std::mem::take(&mut answers.own_alive) && self.settled.may_answer(now) {
+        if !old || !wanted {
+            return;
+        }
+        let first = std::mem::take(&mut answers.own_alive);
+        if !first || !self.settled.may_answer(now) {
+            self.drop(DropReason::TooManyAnswers);
+        } else {
             self.send_later(Outgoing::OwnAlive { to: from.clone() });
         }
     }

@@ -314,6 +314,8 @@ fn old_accusations_draw_few_answers() {
     }
     let answers = one.sent_first(MessageKind::Alive).len();
     assert!(answers < 40, "{answers}");
+    // What is not answered is counted.
+    assert_eq!(one.drops(DropReason::TooManyAnswers), 57 + 1000 - answers as u64);
     one.advance(secs(2));
     one.sent();
     one.receive(9, &[suspect("n0", 1, "n2")]);

@@ -466,3 +466,17 @@ fn a_restarted_node_goes_on_from_any_incarnation_of_its_earlier_life() {
         assert_eq!(one.machine.own().incarnation, earlier + 1);
     }
 }
+
+#[test]
+fn a_record_within_reach_does_not_use_up_the_way_back_to_an_earlier_life() {
+    let mut one = One::new(quiet());
+    // Two seeds answer; the first has missed most of that life.
+    for (known, then) in [(5, 6), (3 * MAX_INCARNATION_JUMP, 3 * MAX_INCARNATION_JUMP + 1)] {
+        let join = one.machine.join(peer(1));
+        let answer =
+            StreamResponse::PushPull(state_of(true, vec![record(0, known, NodeState::Alive)]));
+        one.machine.handle_stream_response(join, answer, one.now);
+        // A record of this very node at a higher incarnation is not its own word: it contradicts.
+        assert_eq!(one.machine.own().incarnation, then);
+    }
+}
