@@ -282,8 +282,8 @@ impl<T: Transport> Memberlist<T> {
     }
 
     /// Says farewell, and waits until it has been sent as often as news is. Afterwards others see
-    /// this node as left, not as failed. The node goes on answering until it is shut down, and may
-    /// join again.
+    /// this node as left, not as failed. The node goes on answering until it is shut down, but nobody
+    /// can join the cluster through it; it may itself join again.
     ///
     /// # Errors
     /// [`LeaveError::Timeout`] if it took longer; the node has left all the same.

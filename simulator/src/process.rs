@@ -145,6 +145,12 @@ impl Process {
         self.paused.is_none() && self.machine.as_ref().is_some_and(|machine| !machine.has_left())
     }
 
+    /// Whether it has said farewell and waits for an answer that may bring it back.
+    pub fn is_returning(&self) -> bool {
+        let left = self.machine.as_ref().is_some_and(Membership::has_left);
+        left && !self.questions.is_empty()
+    }
+
     /// Ends it on the spot; what waited is lost.
     pub(crate) fn stop(&mut self) -> Option<Membership> {
         self.paused = None;

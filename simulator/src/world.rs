@@ -634,22 +634,31 @@ impl<W: Watch> World<W> {
         self.schedule(self.now + timeout, unanswered(false));
 
         let Some(target) = self.process_at(to.addr) else { return };
-        let (out, back) = (
-            self.network.stream(id, target, self.now, &mut self.rng),
-            self.network.stream(target, id, self.now, &mut self.rng),
-        );
-        let (Some(out), Some(back)) = (out, back) else { return };
+        let Some(there) = self.stream_arrival(id, target, self.now) else { return };
+        let Some(connected) = self.stream_arrival(target, id, there) else { return };
         if !self.processes[target as usize].is_up() {
-            return self.schedule(self.now + out + back, unanswered(true));
+            return self.schedule(connected, unanswered(true));
         }
         self.stream_bytes += bytes.len() as u64;
-        let Some(with_request) = self.network.stream(id, target, self.now, &mut self.rng) else {
-            return;
-        };
+        let Some(asked) = self.stream_arrival(id, target, connected) else { return };
         let life = Some(self.processes[target as usize].life);
         let arrival = Arrival::Asked { exchange, from: id, bytes };
-        let event = Event::Arrive { process: target, life, arrival };
-        self.schedule(self.now + out + back + with_request, event);
+        self.schedule(asked, Event::Arrive { process: target, life, arrival });
+    }
+
+    /// When bytes of a stream that are sent then arrive, if they do.
+    fn stream_arrival(&mut self, from: ProcessId, to: ProcessId, at: Time) -> Option<Time> {
+        Some(at + self.network.stream(from, to, at, &mut self.rng)?)
+    }
+
+    /// When the last arrives of what is on its way now.
+    pub fn last_arrival(&self) -> Time {
+        let arrivals = self.events.iter().filter_map(|Reverse(scheduled)| match &scheduled.event {
+            Event::Arrive { arrival: Arrival::Unanswered { .. }, .. } => None,
+            Event::Arrive { .. } => Some(scheduled.at),
+            _ => None,
+        });
+        arrivals.max().unwrap_or(self.now)
     }
 }
 

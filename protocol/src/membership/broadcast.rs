@@ -152,11 +152,16 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         }
     }
 
-    /// Drops what is larger than `most` bytes; gives how many.
-    pub fn remove_larger(&mut self, most: usize, mut dropped: impl FnMut(T)) -> usize {
-        let larger =
-            |(rank, item): (&Rank, &Item<K, T>)| (item.encoded.len() > most).then_some(*rank);
-        let ranks: Vec<Rank> = self.items.iter().filter_map(larger).collect();
+    /// Drops what `unwanted` says so of, by its relation and its bytes; gives how many.
+    pub fn remove_if(
+        &mut self,
+        unwanted: impl Fn(&Relation<K>, &[u8]) -> bool,
+        mut dropped: impl FnMut(T),
+    ) -> usize {
+        let ranks: Vec<Rank> = (self.items.iter())
+            .filter(|(_, item)| unwanted(&item.relation, &item.encoded))
+            .map(|(rank, _)| *rank)
+            .collect();
         for rank in &ranks {
             self.remove(*rank).into_iter().for_each(&mut dropped);
         }

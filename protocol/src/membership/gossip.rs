@@ -375,7 +375,8 @@ impl Membership {
 
     // ---- what is queued -----------------------------------------------------------------------
 
-    /// Queues news about a member, replacing older news about it.
+    /// Queues news about a member, replacing older news about it. Who has said farewell has no news
+    /// of others.
     pub(super) fn queue_news(
         &mut self,
         about: NodeId,
@@ -383,6 +384,9 @@ impl Membership {
         done: Option<OperationId>,
         now: Instant,
     ) {
+        if self.leaving && about != self.id {
+            return;
+        }
         let encoded = self.encode(message);
         if encoded.len() > self.largest_part_bytes() {
             self.drop(DropReason::TooLargeToSend);
@@ -473,11 +477,12 @@ impl Membership {
     pub(super) fn drop_what_fits_no_packet(&mut self) {
         let most = self.largest_part_bytes();
         let events = &mut self.events;
-        let mut dropped = self.news.remove_larger(most, |news| {
-            events.extend(news.done.map(Event::BroadcastDone));
-        });
+        let mut dropped = self.news.remove_if(
+            |_, part| part.len() > most,
+            |news| events.extend(news.done.map(Event::BroadcastDone)),
+        );
         for queue in &mut self.user.queues {
-            dropped += queue.remove_larger(most, |()| {});
+            dropped += queue.remove_if(|_, part| part.len() > most, |()| {});
         }
         (0..dropped).for_each(|_| self.drop(DropReason::TooLargeToSend));
     }

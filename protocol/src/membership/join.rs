@@ -2,14 +2,22 @@
 //!
 //! A join is a push/pull with a seed. The seed learns of this node from the state that it is sent,
 //! and gossips it; this node learns everybody. The caller tries as many seeds as it likes, at the
-//! same time; each has its own result. A node that has left is alive again from its next join on.
+//! same time; each has its own result.
+//!
+//! A node that has left is alive again from its next join on. What it believes of others is from
+//! before, and it has not kept it up: whom the seed does not know, it suspects, so that it brings
+//! nobody back who is long forgotten. Nobody joins through a node that has left, but another that
+//! comes back. (In Go a node that has left stays so until its process ends.)
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::push_pull::Purpose;
 use super::{Membership, OperationId, StreamRequestKind};
-use crate::node::{Node, Peer};
+use crate::message::Suspect;
+use crate::node::{Node, NodeId, Peer};
+use crate::wire::stream::RemoteState;
 
 impl Membership {
     /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`](super::Event). A node
@@ -21,7 +29,7 @@ impl Membership {
 
     /// Takes a farewell back: this node is alive again, at its next incarnation. Does nothing if it
     /// has not left.
-    pub fn rejoin(&mut self, now: Instant) {
+    pub(super) fn rejoin(&mut self, now: Instant) {
         if !self.leaving {
             return;
         }
@@ -32,6 +40,28 @@ impl Membership {
         self.announce_self(node, None, now);
         if self.members.iter().any(|record| record.state().is_gone()) {
             self.arm_reconnect(now);
+        }
+    }
+
+    /// The members of whom a seed's state does not say that they live.
+    pub(super) fn unknown_to(&self, seed: &RemoteState) -> Vec<NodeId> {
+        let known: HashSet<&NodeId> = (seed.nodes.iter())
+            .filter(|record| record.state.is_live())
+            .map(|record| &record.node.id)
+            .collect();
+        (self.members.iter())
+            .filter(|record| record.state().is_live() && !known.contains(&record.node.id))
+            .map(|record| record.node.id.clone())
+            .collect()
+    }
+
+    /// Suspects members, without a failed probe.
+    pub(super) fn doubt(&mut self, members: &[NodeId], now: Instant) {
+        let own = self.id.clone();
+        for member in members.iter().filter(|member| **member != own) {
+            let Some(record) = self.members.get(member.as_str()) else { continue };
+            let (incarnation, node) = (record.incarnation, member.as_str());
+            self.suspect(&Suspect { incarnation, node, from: own.as_str() }, None, now);
         }
     }
 

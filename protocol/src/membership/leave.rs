@@ -1,14 +1,26 @@
 //! Leaving: saying farewell (Go `Leave`).
 //!
 //! A farewell is a death that the node declares itself. Others take it for *left*, not *dead*: no
-//! suspicion, no reconnecting. Invariant: after its farewell a node does not refute, probe or
-//! exchange states of its own accord; it still answers pings, and tells whoever goes on asking that
-//! it has left.
+//! suspicion, no reconnecting. Invariant: after its farewell a node does not refute, probe, declare
+//! anybody dead or exchange states of its own accord, and what it says is about itself alone: it
+//! still answers pings, and tells whoever goes on asking that it has left.
+//!
+//! Departures from Go: there, a node that has left goes on judging others, though nobody tells it of
+//! refutations, and what it believed at the time is still in its queue when it comes back. And a
+//! process that was started again may leave before it has heard of its earlier
+//! life, at an incarnation below what the others know. To them that is old news, and since it still
+//! answers pings, they would keep it for ever. They tell it what they know, as an accusation, and it
+//! says farewell there.
 
 use std::time::Instant;
 
-use super::{Event, Membership, OperationId};
-use crate::message::Dead;
+use super::gossip::Outgoing;
+use super::relay::Answers;
+use super::transition::check_range;
+use super::{Event, Membership, OperationId, Relation};
+use crate::message::{Dead, Message, Suspect};
+use crate::node::Peer;
+use crate::stats::DropReason;
 
 impl Membership {
     /// Says farewell. When it has been sent as often as news is (or there is nobody to send it to)
@@ -26,6 +38,7 @@ impl Membership {
         }
         let waiting = self.somebody_listens().then_some(done);
         self.leaving = true;
+        self.forget_news_of_others();
         self.farewell = Some(done);
         // The own incarnation and name are valid: nothing here can be refused.
         let (own, incarnation) = (self.id.clone(), self.incarnation);
@@ -37,5 +50,60 @@ impl Membership {
             self.events.push_back(Event::BroadcastDone(done));
         }
         done
+    }
+
+    /// The own farewell is the only news from now on.
+    fn forget_news_of_others(&mut self) {
+        let (own, events) = (&self.id, &mut self.events);
+        self.news.remove_if(
+            |relation, _| !matches!(relation, Relation::Named(about) if about == own),
+            |news| events.extend(news.done.map(Event::BroadcastDone)),
+        );
+    }
+
+    /// A live member said farewell, but in an incarnation that is out of date: tells it the one that
+    /// is known here.
+    pub(super) fn answer_old_farewell(
+        &mut self,
+        from: &Peer,
+        dead: &Dead<'_>,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        let Some(record) = self.members.get(dead.node) else { return };
+        let old = dead.node == dead.from && dead.incarnation < record.incarnation;
+        let itself = from.addr == record.node.addr && !self.is_self(dead.node);
+        if !old || !itself || !record.state().is_live() {
+            return;
+        }
+        let to = Peer::named(record.node.addr, record.node.id.clone());
+        let (incarnation, from) = (record.incarnation, self.id.clone());
+        let first = std::mem::take(&mut answers.old_news);
+        match first && self.settled.may_answer(now) {
+            true => self.send_later(Outgoing::Accuse { to, incarnation, from }),
+            false => self.drop(DropReason::TooManyAnswers),
+        }
+    }
+
+    /// After its farewell, this node hears of itself in a later incarnation: repeats it there.
+    pub(super) fn repeat_farewell(&mut self, suspect: &Suspect<'_>, now: Instant) {
+        let incarnation = suspect.incarnation;
+        if !self.leaving || !self.is_self(suspect.node) || incarnation <= self.incarnation {
+            return;
+        }
+        let in_reach =
+            check_range(incarnation).and_then(|()| self.check_own_jump(incarnation, now));
+        if let Err(reason) = in_reach {
+            return self.drop(reason);
+        }
+        self.incarnation = incarnation;
+        let own = self.id.clone();
+        if let Some(record) = self.members.get_mut(own.as_str()) {
+            record.incarnation = incarnation;
+        }
+        let farewell = Dead { incarnation, node: own.as_str(), from: own.as_str() };
+        // Whoever waits for the first one waits for this one.
+        let done = self.news.remove_named(&own).and_then(|replaced| replaced.done);
+        self.queue_news(own.clone(), &Message::Dead(farewell), done, now);
     }
 }

@@ -396,10 +396,14 @@ impl Membership {
             Message::Nack(nack) => self.handle_nack(from, *nack),
             Message::Suspect(suspect) => {
                 self.answer_old_accusation(from, suspect, answers, now);
+                self.repeat_farewell(suspect, now);
                 self.suspect(suspect, None, now);
             }
             Message::Alive(alive) => self.alive(alive, now),
-            Message::Dead(dead) => self.dead(dead, now),
+            Message::Dead(dead) => {
+                self.answer_old_farewell(from, dead, answers, now);
+                self.dead(dead, now);
+            }
             Message::User(payload) => self.deliver(from.addr, None, payload),
             Message::Broadcast(broadcast) => self.handle_broadcast(from.addr, broadcast, now),
         }

@@ -20,7 +20,7 @@ use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
-use crate::node::{Node, NodeState, Peer, Versions};
+use crate::node::{Node, NodeId, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
@@ -97,6 +97,8 @@ pub(super) struct Merge {
     join: Option<OperationId>,
     /// Whether it is a cluster's first exchange with another.
     joining: bool,
+    /// Members of whom the peer does not know. Empty but for a node that comes back.
+    doubtful: Vec<NodeId>,
     records: VecDeque<RemoteRecord>,
     user_state: Bytes,
     total: usize,
@@ -104,9 +106,11 @@ pub(super) struct Merge {
 }
 
 impl Membership {
-    /// All that this node knows, to be sent in a push/pull. Cheap: the records are shared.
+    /// All that this node knows, to be sent in a push/pull; only its own record when it has left.
+    /// Cheap: the records are shared.
     pub fn local_state(&self) -> Vec<SnapshotRecord> {
         (self.members.iter())
+            .filter(|record| !self.leaving || record.node.id == self.id)
             .map(|record| SnapshotRecord {
                 node: Arc::clone(&record.node),
                 incarnation: record.incarnation,
@@ -205,8 +209,8 @@ impl Membership {
     /// [`finish_push_pull`](Self::finish_push_pull), whatever becomes of the answer.
     ///
     /// # Errors
-    /// If too many are being served, or the peer's state is not to be merged. The peer is to be told
-    /// so; nothing else has to follow then.
+    /// If too many are being served, the peer's state is not to be merged, or it wants to join through
+    /// this node, which has left. The peer is to be told so; nothing else has to follow then.
     pub fn serve_push_pull(
         &mut self,
         peer: &Peer,
@@ -219,7 +223,14 @@ impl Membership {
             let message = format!("serving {busy} push/pulls already");
             return Err(ExchangeError::Refused { peer: peer.clone(), message });
         }
-        if let Err(error) = self.check_merge(peer, state, state.join) {
+        let checked = match self.leaving && state.join && !is_of_one_who_left(state) {
+            true => {
+                let message = format!("{} has left the cluster", self.id);
+                Err(ExchangeError::Refused { peer: peer.clone(), message })
+            }
+            false => self.check_merge(peer, state, state.join),
+        };
+        if let Err(error) = checked {
             self.exchange_failed(peer.clone(), None, error.clone());
             return Err(error);
         }
@@ -255,9 +266,22 @@ impl Membership {
         for reason in &state.refused {
             self.drop(*reason);
         }
+        let doubtful = match join.is_some() && self.returning {
+            true => self.unknown_to(&state),
+            false => Vec::new(),
+        };
         let total = state.nodes.len();
         let (records, user_state, _held) = (state.nodes.into(), state.user_state, state.held);
-        self.merges.push_back(Merge { peer, join, joining, records, user_state, total, _held });
+        self.merges.push_back(Merge {
+            peer,
+            join,
+            joining,
+            doubtful,
+            records,
+            user_state,
+            total,
+            _held,
+        });
         self.merge_slice(now);
     }
 
@@ -319,6 +343,7 @@ impl Membership {
     fn merged(&mut self, merge: Merge, now: Instant) {
         if merge.join.is_some() && self.returning {
             self.rejoin(now);
+            self.doubt(&merge.doubtful, now);
         }
         if !merge.user_state.is_empty() {
             let (state, join) = (merge.user_state, merge.joining);
@@ -331,17 +356,26 @@ impl Membership {
     }
 
     /// A peer's belief counts as news, but its verdict of death only as a suspicion: the member gets
-    /// its chance to refute.
+    /// its chance to refute. So does one of whose earlier life, at another address, the peer has heard
+    /// the farewell (Go believes that).
     pub(super) fn merge_record(&mut self, record: &RemoteRecord, now: Instant) {
         let (node, incarnation) = (record.node.id.as_str(), record.incarnation);
         match record.state {
             NodeState::Alive => self.alive(&alive_of(&record.node, incarnation), now),
-            NodeState::Left => self.dead(&Dead { incarnation, node, from: node }, now),
-            NodeState::Dead | NodeState::Suspect => {
+            NodeState::Left if !self.lives_elsewhere(&record.node) => {
+                self.dead(&Dead { incarnation, node, from: node }, now);
+            }
+            NodeState::Left | NodeState::Dead | NodeState::Suspect => {
                 let own = self.id.clone();
                 self.suspect(&Suspect { incarnation, node, from: own.as_str() }, None, now);
             }
         }
+    }
+
+    /// Whether the name is in use at another address than the record's.
+    fn lives_elsewhere(&self, node: &Node) -> bool {
+        (self.members.get(node.id.as_str()))
+            .is_some_and(|known| known.state().is_live() && known.node.addr != node.addr)
     }
 
     /// Every live node's current version must lie in the range that all live nodes of both sides
@@ -376,6 +410,11 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+/// Who has left sends its own record alone.
+fn is_of_one_who_left(state: &RemoteState) -> bool {
+    matches!(&state.nodes[..], [only] if only.state == NodeState::Left)
 }
 
 /// The range of protocol versions, and of application versions, that all of them understand.

@@ -47,9 +47,9 @@ impl Settled {
         refutation.saturating_sub(self.incarnation) <= MAX_INCARNATION_JUMP
     }
 
-    /// Whether to answer one more old accusation: the answer is longer than the question, and
+    /// Whether to answer one more piece of old news: the answer is longer than the question, and
     /// anybody can ask in somebody else's name.
-    fn may_answer(&mut self, now: Instant) -> bool {
+    pub(super) fn may_answer(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.answering_since) >= Duration::from_secs(1) {
             self.answering_since = now;
             self.answers = 0;
@@ -123,7 +123,7 @@ impl Membership {
         if !old || !wanted {
             return;
         }
-        let first = std::mem::take(&mut answers.own_alive);
+        let first = std::mem::take(&mut answers.old_news);
         if !first || !self.settled.may_answer(now) {
             self.drop(DropReason::TooManyAnswers);
         } else {

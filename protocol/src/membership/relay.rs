@@ -33,8 +33,8 @@ pub(super) struct Answers {
     pub(super) left: usize,
     /// Only one answer carries news along: many small pings must not draw many full packets.
     pub(super) news: bool,
-    /// An honest packet accuses this node at most once.
-    pub(super) own_alive: bool,
+    /// An honest packet brings at most one accusation of this node, or farewell, that is out of date.
+    pub(super) old_news: bool,
 }
 
 impl Answers {
@@ -70,7 +70,7 @@ impl Membership {
     /// How much of one packet is answered.
     pub(super) fn answers_per_packet(&self) -> Answers {
         let left = self.config.max_packet_bytes / HONEST_PING_BYTES;
-        Answers { left, news: true, own_alive: true }
+        Answers { left, news: true, old_news: true }
     }
 
     pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut Answers) {

@@ -317,6 +317,14 @@ impl Membership {
         let Some(suspicion) = record.suspicion.as_ref() else {
             return;
         };
+        if self.leaving {
+            // It hears of refutations by chance only. If it comes back, it waits again.
+            let timer = self.timers.arm(now + suspicion.max, Timer::Suspicion(id.clone()));
+            if let Some(record) = self.members.get_mut(id.as_str()) {
+                record.suspicion.as_mut().into_iter().for_each(|suspicion| suspicion.timer = timer);
+            }
+            return;
+        }
         self.stats.suspicions_expired += 1;
         if suspicion.confirmations() < suspicion.wanted {
             self.stats.suspicions_degraded += 1;
@@ -432,7 +440,7 @@ fn check_compatible(own: Versions, other: Versions) -> Result<(), DropReason> {
 }
 
 /// No living node is at incarnation 0, and above the maximum nobody could refute any more.
-fn check_range(incarnation: u32) -> Result<(), DropReason> {
+pub(super) fn check_range(incarnation: u32) -> Result<(), DropReason> {
     match incarnation {
         1..=MAX_INCARNATION => Ok(()),
         _ => Err(DropReason::IncarnationOutOfRange),

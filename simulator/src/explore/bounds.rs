@@ -19,7 +19,8 @@ pub fn probe_round(config: &Config, n: usize) -> Duration {
     longest_probe(config) * probes
 }
 
-fn longest_probe(config: &Config) -> Duration {
+/// The longest time from the start of a probe to its verdict.
+pub fn longest_probe(config: &Config) -> Duration {
     let stretch =
         if config.lifeguard.health_aware_probe { config.awareness_max_multiplier } else { 1 };
     config.probe_interval * stretch

@@ -38,8 +38,6 @@ pub(crate) struct Chaos<'a> {
     scenario: &'a Scenario,
     rng: StdRng,
     sequels: Vec<(Time, Sequel)>,
-    /// Nothing that was sent under a fault arrives later.
-    pub(crate) last_arrival: Time,
 }
 
 impl<'a> Chaos<'a> {
@@ -48,7 +46,6 @@ impl<'a> Chaos<'a> {
             scenario,
             rng: StdRng::seed_from_u64(scenario.seed ^ 0xc4a0_5000),
             sequels: Vec::new(),
-            last_arrival: Time::ZERO,
         }
     }
 
@@ -208,7 +205,6 @@ impl<'a> Chaos<'a> {
             _ => {
                 let longest = self.scenario.config.probe_interval.mul_f64(self.rng.random());
                 model.packets.delay = Delay::Uniform(Duration::from_micros(100), longest);
-                self.arrives_within(world, longest);
             }
         }
         world.note(&format!("links: {model:?}"));
@@ -227,7 +223,6 @@ impl<'a> Chaos<'a> {
     fn clog(&mut self, world: &mut World<Checkers>) {
         let length = self.some_time().min(Duration::from_secs(20));
         let until = world.now() + length;
-        self.arrives_within(world, length);
         let Some(one) = self.some(world, Process::is_up) else { return };
         let everything = self.rng.random_bool(0.5);
         world.note(&format!("clog the links of n{one} until {until}"));
@@ -237,12 +232,6 @@ impl<'a> Chaos<'a> {
                 world.network.clog(other, one, until);
             }
         }
-    }
-
-    fn arrives_within(&mut self, world: &World<Checkers>, time: Duration) {
-        // What is sent through a link that holds back may be sent until the end of the chaos.
-        let latest = world.now().max(Time::ZERO + self.scenario.chaos) + time;
-        self.last_arrival = self.last_arrival.max(latest);
     }
 
     /// Cuts the processes in two.

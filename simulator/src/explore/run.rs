@@ -112,15 +112,17 @@ impl Run<'_> {
     /// Nothing disturbs any more: all views must agree within the bound.
     fn calm(&mut self) -> (Duration, Duration) {
         self.chaos.end_all(&mut self.world);
-        self.pass(self.chaos.last_arrival);
+        self.pass(self.world.last_arrival());
         let since = self.world.now();
         let bound = bounds::calm(&self.scenario.config, self.scenario.nodes);
         let removal = bounds::removal(&self.scenario.config, self.scenario.nodes);
         let mut calm = Calm { since, settled: since + bound, removal };
         self.world.watch.set_calm(calm);
+        // Until then a probe that began under a fault may still fail.
+        let probed = since + bounds::longest_probe(&self.scenario.config);
         let mut seconds = 0_u32;
         while !self.broken() {
-            let Some(what) = disagreement(&self.world) else { break };
+            let Some(what) = self.unsettled(probed) else { break };
             if self.world.now() - since > bound {
                 let at = self.world.now();
                 self.world.watch.report(Violation { check: "agreement", at, what });
@@ -140,6 +142,18 @@ impl Run<'_> {
         self.pass(self.world.now() + QUIET);
         self.agree_still();
         (took, bound)
+    }
+
+    /// What keeps the views from being equal for good, if something does.
+    fn unsettled(&self, probed: Time) -> Option<String> {
+        let returns = |process: &&Process| process.is_returning();
+        if self.world.now() < probed {
+            return Some("probes that began under a fault are still running".to_owned());
+        }
+        if let Some(process) = self.world.processes().iter().find(returns) {
+            return Some(format!("n{} is coming back", process.id));
+        }
+        disagreement(&self.world)
     }
 
     fn join_islands(&mut self) {

@@ -169,6 +169,10 @@ impl Truth {
             subject.incarnation = incarnation;
             subject.highest_incarnation = subject.highest_incarnation.max(incarnation);
         }
+        if machine.has_left() {
+            // It may repeat its farewell in a later incarnation.
+            subject.farewells.insert(incarnation);
+        }
     }
 
     /// A process told something: it believes it from now on.

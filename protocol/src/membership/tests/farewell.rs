@@ -1,0 +1,181 @@
+//! What a node says, and does not say, after its farewell.
+
+use super::*;
+use crate::MAX_INCARNATION_JUMP;
+use crate::membership::StreamResponse;
+
+/// A process that is started again, and told to leave before it has heard of its earlier life.
+#[test]
+fn a_farewell_counts_even_below_the_incarnation_of_an_earlier_life() {
+    let mut net = Net::cluster(4, quiet(), 1);
+    net.run(secs(1));
+    for n in 0..3 {
+        net.call(1, |machine, now| machine.update_meta(vec![n].into(), now)).unwrap();
+    }
+    net.run(secs(5));
+    assert_eq!(net.hosts[0].machine.member("n1").unwrap().incarnation, 4);
+    net.crash(1);
+    net.restart(1);
+    net.call(1, |machine, now| machine.leave(now));
+    // It still answers pings: nobody would ever find it dead.
+    net.run(secs(15));
+    for i in [0, 2, 3] {
+        assert_eq!(net.state(i, 1), Some(NodeState::Left), "n{i}");
+    }
+    assert!(net.hosts[1].machine.has_left());
+}
+
+#[test]
+fn only_the_member_itself_is_told_that_its_farewell_is_old() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[Message::Alive(alive("n1", 1, 5))]);
+    one.sent();
+    // Passed on by another, and repeated in one packet.
+    one.receive(2, &[dead("n1", 2, "n1")]);
+    assert_eq!(one.sent(), []);
+    one.receive(1, &[dead("n1", 2, "n1"), dead("n1", 3, "n1")]);
+    let told = one.sent();
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0].to.addr, told[0].messages()), (&addr(1), vec![suspect("n1", 5, "n0")]));
+    // It is not suspected for that.
+    assert_eq!(one.state(1), Some(NodeState::Alive));
+}
+
+#[test]
+fn who_has_left_and_hears_of_itself_above_says_farewell_there() {
+    let mut one = One::knowing(quiet(), 3);
+    one.machine.leave(one.now);
+    one.machine.testing_clear();
+    one.receive(1, &[suspect("n0", 1, "n1")]);
+    assert!(one.queued().is_empty());
+    one.receive(1, &[suspect("n0", 7, "n1")]);
+    assert_eq!(one.queued()[0].messages(), [dead("n0", 7, "n0")]);
+    assert!(one.machine.has_left());
+    one.receive(1, &[suspect("n0", 7 + MAX_INCARNATION_JUMP, "n1")]);
+    assert_eq!(one.machine.own().incarnation, 7);
+    // A later life goes on from there.
+    one.machine.rejoin(one.now);
+    assert_eq!(one.machine.own().incarnation, 8);
+}
+
+#[test]
+fn whoever_waits_for_a_farewell_waits_for_its_repetition() {
+    let mut one = One::knowing(quiet(), 3);
+    let done = one.machine.leave(one.now);
+    one.events();
+    one.receive(1, &[suspect("n0", 7, "n1")]);
+    assert_eq!(one.events(), []);
+    one.sent();
+    one.advance(secs(10));
+    let told = one.sent();
+    assert!(told.iter().any(|sent| sent.messages() == [dead("n0", 7, "n0")]));
+    assert_eq!(one.events(), [Event::BroadcastDone(done)]);
+}
+
+/// It hears no refutations any more.
+#[test]
+fn who_has_left_declares_nobody_dead() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[suspect("n2", 1, "n1")]);
+    one.machine.leave(one.now);
+    one.advance(secs(100));
+    assert_eq!(one.state(2), Some(NodeState::Suspect));
+    one.sent();
+    // Back again, it judges.
+    one.events();
+    one.machine.rejoin(one.now);
+    one.advance(secs(100));
+    assert!(one.event_names().contains(&"gone n2".to_owned()));
+}
+
+#[test]
+fn news_about_others_ends_with_the_farewell() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[Message::Alive(alive("n2", 2, 2))]);
+    one.machine.leave(one.now);
+    one.receive(1, &[dead("n2", 2, "n1"), ping(1, "n1", 1)]);
+    assert_eq!(one.state(2), Some(NodeState::Dead));
+    assert_eq!(one.sent()[0].messages()[1..], [dead("n0", 1, "n0")]);
+    assert_eq!(one.queued().len(), 1);
+    // When that has been told, who still asks hears it again.
+    one.advance(secs(10));
+    assert_eq!(one.event_names().last().unwrap(), "broadcast done");
+    assert!(one.queued().is_empty());
+    one.sent();
+    one.receive(1, &[ping(1, "n1", 1)]);
+    assert_eq!(one.sent()[0].messages()[1..], [dead("n0", 1, "n0")]);
+}
+
+#[test]
+fn who_comes_back_has_no_news_from_before() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[dead("n2", 1, "n1")]);
+    one.machine.leave(one.now);
+    one.machine.rejoin(one.now);
+    assert_eq!(one.queued().len(), 1);
+    assert_eq!(one.queued()[0].kinds(), [MessageKind::Alive]);
+}
+
+/// Its view is from another time, and it does not keep it up.
+#[test]
+fn who_has_left_speaks_for_itself_alone() {
+    let mut one = One::knowing(quiet(), 3);
+    one.machine.leave(one.now);
+    let state = one.machine.local_state();
+    assert_eq!(state.len(), 1);
+    assert_eq!((&state[0].node.id, state[0].state), (&id(0), NodeState::Left));
+}
+
+#[test]
+fn nobody_joins_through_who_has_left() {
+    let mut one = One::knowing(quiet(), 3);
+    one.machine.leave(one.now);
+    let stranger = state_of(true, vec![record(5, 1, NodeState::Alive)]);
+    let mut stranger = RemoteState { from: Some(id(5)), ..stranger };
+    let refused = one.machine.serve_push_pull(&peer(5), &stranger).unwrap_err();
+    assert!(refused.to_string().contains("n0 has left the cluster"), "{refused}");
+    assert_eq!(one.state(5), None);
+    // But who looks for it finds it; and of two that left the one can come back through the other.
+    stranger.join = false;
+    assert_eq!(one.machine.serve_push_pull(&peer(5), &stranger).unwrap().len(), 1);
+    let returning = state_of(true, vec![record(1, 1, NodeState::Left)]);
+    let returning = RemoteState { from: Some(id(1)), ..returning };
+    assert_eq!(one.machine.serve_push_pull(&peer(1), &returning).unwrap().len(), 1);
+}
+
+#[test]
+fn who_comes_back_doubts_whom_the_seed_does_not_know() {
+    let mut one = One::knowing(quiet(), 5);
+    one.machine.leave(one.now);
+    let join = one.machine.join(peer(1));
+    let seed = vec![
+        record(0, 1, NodeState::Left),
+        record(1, 1, NodeState::Alive),
+        record(2, 1, NodeState::Suspect),
+        record(3, 1, NodeState::Dead),
+    ];
+    let answer = StreamResponse::PushPull(state_of(true, seed));
+    one.machine.handle_stream_response(join, answer, one.now);
+    assert!(!one.machine.has_left());
+    let states = [1, 2, 3, 4].map(|i| one.state(i).unwrap());
+    use NodeState::{Alive, Suspect};
+    assert_eq!(states, [Alive, Suspect, Suspect, Suspect]);
+    let told = one.queued();
+    assert!(told.iter().any(|sent| sent.messages() == [suspect("n4", 1, "n0")]));
+}
+
+/// A member may have died, been forgotten and come back elsewhere, at a low incarnation, while
+/// somebody who was cut off remembers the farewell of its earlier life.
+#[test]
+fn a_farewell_from_another_place_is_doubted() {
+    let mut one = One::knowing(quiet(), 3);
+    let elsewhere = {
+        let mut record = record(1, 4, NodeState::Left);
+        record.node.addr = addr(9);
+        record
+    };
+    one.machine.testing_merge(&elsewhere, one.now);
+    assert_eq!(one.state(1), Some(NodeState::Suspect));
+    one.machine.testing_merge(&record(2, 4, NodeState::Left), one.now);
+    assert_eq!(one.state(2), Some(NodeState::Left));
+}
