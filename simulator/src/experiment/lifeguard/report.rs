@@ -61,6 +61,7 @@ pub fn report(all: &[Results]) -> Report {
         report.runs.1 += results.runs.1;
         report.tables.push(totals(results));
         report.tables.push(by_concurrency(results));
+        report.tables.push(by_anomaly(results));
         report.tables.push(latencies(results));
         report.gates.extend(gates(results));
         report.charts.push(false_positives_chart(results));
@@ -176,6 +177,31 @@ fn by_concurrency(results: &Results) -> Table {
         row.push(Cell::number(published.map(|fp| 100.0 * fp[4] / fp[0]), 2));
         table.row(row);
     }
+    table
+}
+
+/// Where they arise.
+fn by_anomaly(results: &Results) -> Table {
+    let intervals = results.grid.intervals_ms.iter().map(|i| format!("I = {i} ms"));
+    let heads: Vec<String> =
+        ["configuration", "D, ms"].map(str::to_owned).into_iter().chain(intervals).collect();
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+    let title = titled("Lifeguard: false positives by anomaly, all C", results.tuning);
+    let mut table = Table::new(title, &heads);
+    for variant in Variant::ALL {
+        for &d in &results.grid.durations_ms {
+            let of = |i: u64| {
+                let cell = results.intervals.iter().filter(|row| {
+                    (row.variant, row.duration_ms, row.interval_ms) == (variant, d, i)
+                });
+                cell.map(|row| row.false_positives).sum::<u64>()
+            };
+            let mut row: Vec<Cell> = vec![variant.name().into(), d.into()];
+            row.extend(results.grid.intervals_ms.iter().map(|&i| Cell::from(of(i))));
+            table.row(row);
+        }
+    }
+    table.note("D: length of an anomaly; I: health between two.");
     table
 }
 
