@@ -199,6 +199,7 @@ fn stream_context(config: &Config, own: NodeId, delegate: &Arc<dyn Delegate>) ->
     StreamContext {
         own,
         format: config.protocol.wire_format,
+        compression: config.protocol.compression,
         limits: stream_limits(config),
         timeout: config.protocol.stream_timeout.max(Duration::from_millis(1)),
         budget: Arc::new(Semaphore::new(Budget::units(config.max_buffered_stream_bytes))),

@@ -45,6 +45,8 @@ const WAIT: u8 = 1;
 pub(crate) struct StreamContext {
     pub(crate) own: NodeId,
     pub(crate) format: WireFormat,
+    /// Whether what is written is compressed.
+    pub(crate) compression: bool,
     pub(crate) limits: StreamLimits,
     /// The time for dialling, for a small exchange, and for each piece of a large one.
     pub(crate) timeout: Duration,
@@ -140,7 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Writes one message, piece by piece.
-    pub(crate) async fn send(&mut self, mut message: MessageFrames) -> Result<(), StreamFault> {
+    pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
+        let mut message = message.compressed(self.context.compression);
         self.out.clear();
         if !self.wrote_preamble {
             preamble(self.context.format, &mut self.out);
@@ -199,7 +202,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// Pays for what has been received and decoded, waiting for others to give back if it must.
     async fn charge(&mut self, decoded_nodes: usize) -> Result<(), StreamFault> {
-        let held = self.received.saturating_add(decoded_nodes.saturating_mul(NODE_BYTES));
+        let content = self.received.max(self.assembler.pending_bytes());
+        let held = content.saturating_add(decoded_nodes.saturating_mul(NODE_BYTES));
         // What is larger than all of the budget may go on alone: the message limits bound it.
         let charged = held.saturating_sub(FREE_BYTES).min(self.context.budget_bytes);
         let grown = self.budget.grow_to(charged, &self.context.budget);
@@ -363,6 +367,7 @@ mod tests {
         StreamContext {
             own: NodeId::new("own").unwrap(),
             format: WireFormat::Native,
+            compression: false,
             limits: StreamLimits::default(),
             timeout: Duration::from_secs(1),
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),

@@ -121,8 +121,14 @@ pub struct Config {
 
     /// The bytes on the wire; must agree in the cluster.
     pub wire_format: WireFormat,
-    /// Whether packets carry a CRC-32. Default on. Use off when an outer layer authenticates them.
+    /// Whether packets carry a CRC-32. Default on. They do not while an outer layer authenticates them;
+    /// see [`Membership::set_outer_layers`](crate::Membership::set_outer_layers).
     pub checksum: bool,
+    /// Whether packets and streams are compressed (LZ4), from 256 bytes on and where that makes them
+    /// smaller. Default on. What comes compressed is read in any case. Without the cargo feature
+    /// `compression` nothing is compressed, and what comes so is refused and counted. Go:
+    /// `EnableCompression`.
+    pub compression: bool,
     /// The protocol version announced as "current", 1 to 5. Default 2. Go: `ProtocolVersion`.
     pub protocol_version: u8,
     /// The application's own versions: minimum, maximum, current. Default 0, 0, 0. A node whose
@@ -191,6 +197,7 @@ impl Config {
             verify_ack_source: true,
             wire_format: WireFormat::Native,
             checksum: true,
+            compression: true,
             protocol_version: 2,
             application_versions: (0, 0, 0),
         }

@@ -12,6 +12,9 @@ pub enum DropReason {
     Malformed,
     /// The checksum does not match.
     Checksum,
+    /// Compressed content that is malformed, would be too large, or came to a node that was built
+    /// without compression.
+    Compression,
     /// A packet of another wire format (or encrypted, or labelled, while this node is not).
     WrongFormat,
     /// A version of the wire format that this node does not know.
@@ -72,10 +75,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
+        Self::Compression,
         Self::WrongFormat,
         Self::WrongVersion,
         Self::UnknownKind,
@@ -112,6 +116,7 @@ impl DropReason {
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::Checksum => "checksum",
+            Self::Compression => "compression",
             Self::WrongFormat => "wrong_format",
             Self::WrongVersion => "wrong_version",
             Self::UnknownKind => "unknown_kind",

@@ -190,8 +190,10 @@ impl<W: Watch> World<W> {
 
     // ---- what can be done to processes --------------------------------------------------------
 
-    /// Adds a process and starts it; it is alone.
-    pub fn add(&mut self, config: Config) -> ProcessId {
+    /// Adds a process and starts it; it is alone. Its packets are not compressed: the papers count
+    /// bytes without that.
+    pub fn add(&mut self, mut config: Config) -> ProcessId {
+        config.compression = false;
         let id = self.processes.len() as ProcessId;
         let name = match NodeId::new(&format!("n{id}")) {
             Ok(name) => name,
@@ -230,7 +232,7 @@ impl<W: Watch> World<W> {
         let app = Box::new(self.records.clone());
         match Membership::new(config, name, addr, Bytes::new(), seed, now, app) {
             Ok(mut machine) => {
-                machine.set_outer_overhead(process.room.head + process.room.tail);
+                machine.set_outer_layers(process.room.head + process.room.tail, false);
                 process.machine = Some(machine);
             }
             Err(error) => unreachable!("scenarios have valid settings: {error}"),
@@ -322,7 +324,7 @@ impl<W: Watch> World<W> {
     /// limit of the path.
     pub fn set_room(&mut self, id: ProcessId, room: Room) {
         self.processes[id as usize].room = room;
-        self.with_machine(id, |machine| machine.set_outer_overhead(room.head + room.tail));
+        self.with_machine(id, |machine| machine.set_outer_layers(room.head + room.tail, false));
     }
 
     /// Hands a packet to a process, from wherever.

@@ -224,8 +224,7 @@ impl Membership {
 
     /// `None` if there is nothing to send after all.
     fn write_packet(&mut self, out: Outgoing, buf: &mut Vec<u8>, room: Room) -> Option<usize> {
-        let mut writer =
-            PacketWriter::new(buf, self.config.wire_format, self.config.checksum, room);
+        let mut writer = PacketWriter::new(buf, self.config.wire_format, self.checksum, room);
         let standing = self.standing(out.to());
         let is_gossip = matches!(out, Outgoing::Gossip { .. });
         let own = Arc::clone(&self.own_record().node);
@@ -284,7 +283,13 @@ impl Membership {
             Standing::There => self.fill(&mut writer, true, is_gossip),
             Standing::Doubtful => self.fill(&mut writer, false, is_gossip),
         }
-        (wrote && writer.parts() > 0).then(|| writer.finish())
+        if !wrote || writer.parts() == 0 {
+            return None;
+        }
+        Some(match self.config.compression {
+            true => writer.finish_compressed(&mut self.compressor),
+            false => writer.finish(),
+        })
     }
 
     fn write(&mut self, writer: &mut PacketWriter<'_>, message: &Message<'_>) -> bool {
@@ -468,7 +473,7 @@ impl Membership {
     /// The largest encoded message in bytes that fits any packet of this node.
     fn largest_part_bytes(&self) -> usize {
         let config = &self.config;
-        let packet = config.wire_format.packet_overhead(config.checksum);
+        let packet = config.wire_format.packet_overhead(self.checksum);
         let framing = packet + config.wire_format.part_overhead();
         config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)
     }
@@ -490,7 +495,7 @@ impl Membership {
     /// The largest user message in bytes that fits a packet.
     pub fn max_user_message_bytes(&self) -> usize {
         let config = &self.config;
-        let packet = config.wire_format.packet_overhead(config.checksum);
+        let packet = config.wire_format.packet_overhead(self.checksum);
         // Kind, and a length of up to three bytes.
         let framing = packet + config.wire_format.part_overhead() + 4;
         config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)

@@ -72,7 +72,7 @@ use crate::message::{Alive, Message};
 use crate::node::{Node, NodeId, NodeState, Peer, canonical};
 use crate::stats::{DropReason, Stats};
 use crate::wire::stream::RemoteRecord;
-use crate::wire::{PacketError, read_packet};
+use crate::wire::{Compressor, PacketError, PacketMessages, inflate, read_packet};
 
 /// The largest incarnation a peer may name: above it nobody could refute any more.
 pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
@@ -242,6 +242,8 @@ pub struct Membership {
     reconnect_timer: Option<TimerKey>,
     /// What the outer layers add to a packet, in bytes.
     outer_overhead: usize,
+    /// Whether packets carry one.
+    checksum: bool,
 
     exchanges: BTreeMap<OperationId, Exchange>,
     serving: usize,
@@ -256,6 +258,9 @@ pub struct Membership {
     /// User messages among the events.
     waiting_messages: usize,
     scratch: Vec<u8>,
+    compressor: Compressor,
+    /// The parts of a compressed packet that came.
+    inflated: Vec<u8>,
 }
 
 impl Membership {
@@ -285,6 +290,7 @@ impl Membership {
         let user = UserQueues::new(rng.random());
         let (next_sequence, broadcast_epoch) = (rng.random(), rng.random());
         let seen_broadcasts = user_broadcast::SeenBroadcasts::new(rng.random());
+        let checksum = config.checksum;
         let mut machine = Self {
             awareness: Awareness::new(config.awareness_max_multiplier),
             tombstones: Tombstones::new(config.max_tombstones, rng.random()),
@@ -314,6 +320,7 @@ impl Membership {
             gossip_phase: now,
             reconnect_timer: None,
             outer_overhead: 0,
+            checksum,
             exchanges: BTreeMap::new(),
             serving: 0,
             merges: VecDeque::new(),
@@ -324,6 +331,8 @@ impl Membership {
             events: VecDeque::new(),
             waiting_messages: 0,
             scratch: Vec::new(),
+            compressor: Compressor::default(),
+            inflated: Vec::new(),
         };
         let node = Node::new(id, addr, meta, machine.config.versions());
         machine.start_timers(now);
@@ -364,13 +373,19 @@ impl Membership {
     ) -> Result<(), PacketError> {
         self.stats.packets_received += 1;
         self.stats.bytes_received += packet.len() as u64;
-        let messages = match read_packet(self.config.wire_format, packet) {
-            Ok(messages) => messages,
-            Err(error) => {
-                self.drop(error.reason());
-                return Err(error);
-            }
-        };
+        let mut scratch = std::mem::take(&mut self.inflated);
+        let format = self.config.wire_format;
+        let read = inflate(format, packet, &mut scratch)
+            .and_then(|packet| read_packet(format, packet))
+            .map(|messages| self.handle_messages(from, messages, now));
+        if let Err(error) = &read {
+            self.drop(error.reason());
+        }
+        self.inflated = scratch;
+        read
+    }
+
+    fn handle_messages(&mut self, from: &Peer, messages: PacketMessages<'_>, now: Instant) {
         let mut answers = self.answers_per_packet();
         for message in messages {
             match message {
@@ -378,7 +393,6 @@ impl Membership {
                 Err(error) => self.drop(error.reason()),
             }
         }
-        Ok(())
     }
 
     fn handle_message(
@@ -445,10 +459,12 @@ impl Membership {
         self.probe_send_failed(to, now);
     }
 
-    /// Tells how many bytes the outer layers (label, encryption) add to a packet. It may change at
-    /// any time; what is queued is packed accordingly.
-    pub fn set_outer_overhead(&mut self, bytes: usize) {
-        self.outer_overhead = bytes;
+    /// Tells how many bytes the outer layers (label, encryption) add to a packet, and whether they
+    /// authenticate it: then it carries no checksum. Both may change at any time; what is queued is
+    /// packed accordingly.
+    pub fn set_outer_layers(&mut self, overhead_bytes: usize, authenticate: bool) {
+        self.outer_overhead = overhead_bytes;
+        self.checksum = self.config.checksum && !authenticate;
         self.drop_what_fits_no_packet();
     }
 

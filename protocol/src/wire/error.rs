@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::compress::CompressionError;
 use crate::error::{MetaError, NameError};
 use crate::message::MessageKind;
 use crate::stats::DropReason;
@@ -79,6 +80,9 @@ pub enum PacketError {
         /// What its bytes give.
         computed: u32,
     },
+    /// The parts are compressed, and could not be decompressed.
+    #[error("the packet is compressed: {0}")]
+    Compression(#[from] CompressionError),
     /// The length of a part is not a number below 2^32.
     #[error("the length of a part is malformed")]
     PartLength,
@@ -103,6 +107,7 @@ impl PacketError {
             Self::WrongFormat { .. } => DropReason::WrongFormat,
             Self::WrongVersion(_) | Self::UnknownFlags(_) => DropReason::WrongVersion,
             Self::Checksum { .. } => DropReason::Checksum,
+            Self::Compression(_) => DropReason::Compression,
             Self::PartLength => DropReason::Malformed,
             Self::UnknownKind(_) => DropReason::UnknownKind,
             Self::Body { error, .. } => error.reason(),
@@ -162,6 +167,9 @@ pub enum StreamError {
         /// The number that came.
         got: u32,
     },
+    /// A frame is compressed, and could not be decompressed.
+    #[error("a frame of the stream is compressed: {0}")]
+    Compression(#[from] CompressionError),
     /// Frames or messages that no encoder writes.
     #[error("the stream is malformed: {0}")]
     Malformed(&'static str),
@@ -185,6 +193,7 @@ impl StreamError {
             Self::FrameTooLarge { .. }
             | Self::MessageTooLarge { .. }
             | Self::TooManyNodes { .. } => DropReason::TooLarge,
+            Self::Compression(_) => DropReason::Compression,
             Self::OutOfOrder { .. } | Self::Malformed(_) => DropReason::Malformed,
             Self::Body { error, .. } => error.reason(),
         }

@@ -6,6 +6,7 @@
 //! The outer layers (label, encryption) wrap what is made here and are not known here.
 
 mod checksum;
+mod compress;
 mod error;
 mod native;
 mod packet;
@@ -13,9 +14,11 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use compress::CompressionError;
+pub(crate) use compress::Compressor;
 pub use error::{BodyError, PacketError, StreamError};
 pub(crate) use packet::read_part;
-pub use packet::{PacketMessages, PacketWriter, Room, read_packet};
+pub use packet::{PacketMessages, PacketWriter, Room, inflate, read_packet};
 
 use crate::message::Message;
 

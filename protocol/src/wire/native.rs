@@ -283,7 +283,7 @@ fn with_length(
 }
 
 /// A length as LEB128: seven bits a byte, lowest first, the top bit set on all bytes but the last.
-fn length_bytes(mut value: u32) -> ([u8; 5], usize) {
+pub(super) fn length_bytes(mut value: u32) -> ([u8; 5], usize) {
     let mut bytes = [0; 5];
     let mut used = 0;
     loop {
@@ -309,6 +309,15 @@ pub(super) enum LengthError {
 
 /// Takes `length | bytes` from the front of `input`.
 pub(super) fn take_counted<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], LengthError> {
+    let mut rest = *input;
+    let len = take_length(&mut rest)?;
+    let (taken, rest) = rest.split_at_checked(len).ok_or(LengthError::Truncated)?;
+    *input = rest;
+    Ok(taken)
+}
+
+/// Takes a length from the front of `input`.
+pub(super) fn take_length(input: &mut &[u8]) -> Result<usize, LengthError> {
     let mut len = 0u32;
     for (i, &byte) in input.iter().enumerate() {
         if i == 4 && byte > 0x0F {
@@ -316,11 +325,8 @@ pub(super) fn take_counted<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], LengthE
         }
         len |= u32::from(byte & 0x7F) << (7 * i);
         if byte < 0x80 {
-            let len = usize::try_from(len).map_err(|_| LengthError::Truncated)?;
-            let rest = &input[i + 1..];
-            let (taken, rest) = rest.split_at_checked(len).ok_or(LengthError::Truncated)?;
-            *input = rest;
-            return Ok(taken);
+            *input = &input[i + 1..];
+            return usize::try_from(len).map_err(|_| LengthError::Truncated);
         }
     }
     Err(LengthError::Truncated)

@@ -6,6 +6,7 @@
 
 use super::WireFormat;
 use super::checksum::crc32;
+use super::compress::{Compressor, decompress};
 use super::error::PacketError;
 use super::native::{self, LengthError};
 use crate::error::MetaError;
@@ -16,6 +17,11 @@ const HEADER_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 4;
 /// Bit 0 of the flags: a checksum follows the header.
 const HAS_CHECKSUM: u8 = 1;
+/// Bit 1 of the flags: the parts are compressed.
+const IS_COMPRESSED: u8 = 2;
+/// The most bytes of parts that a compressed packet may hold: what fits the largest UDP datagram, as
+/// they were packed.
+const MAX_PARTS_BYTES: usize = 65_507;
 /// How much of a packet's limit is reserved before there is anything to write. The limit itself is
 /// the caller's word and may mean "none".
 const RESERVED_BYTES: usize = 64 * 1024;
@@ -110,6 +116,21 @@ impl<'b> PacketWriter<'b> {
         self.parts
     }
 
+    /// Compresses the parts if that makes the packet shorter, then as [`finish`](Self::finish).
+    pub(crate) fn finish_compressed(self, compressor: &mut Compressor) -> usize {
+        if self.limit.is_some() {
+            let parts = self.room.head + self.format.packet_overhead(self.checksum);
+            let compressed = compressor.compress(self.buf, parts);
+            match self.format {
+                WireFormat::Native if compressed => {
+                    self.buf[self.room.head + HEADER_BYTES - 1] |= IS_COMPRESSED;
+                }
+                WireFormat::Native => {}
+            }
+        }
+        self.finish()
+    }
+
     /// Writes the checksum; returns the packet's length without `head`.
     ///
     /// `buf[head..]` is the packet; the capacity for `tail` is reserved.
@@ -142,15 +163,41 @@ fn write_native_checksum(packet: &mut [u8]) {
     field.copy_from_slice(&crc32(header, parts).to_be_bytes());
 }
 
+/// Takes the compression off a packet, if it has any: gives the packet as it would be without, in
+/// `scratch`, or the one that came. Content of a compressed packet over 65,507 bytes is refused.
+///
+/// # Errors
+/// As those of [`read_packet`], or if it cannot be decompressed.
+pub fn inflate<'a>(
+    format: WireFormat,
+    packet: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a [u8], PacketError> {
+    let (flags, rest) = match format {
+        WireFormat::Native => read_native_header(packet)?,
+    };
+    if flags & IS_COMPRESSED == 0 {
+        return Ok(packet);
+    }
+    scratch.clear();
+    // The checksum has been checked.
+    write_native_header(scratch, false);
+    decompress(rest, MAX_PARTS_BYTES, scratch)?;
+    Ok(scratch)
+}
+
 /// Reads the header and checks the checksum; gives the messages one by one.
 ///
 /// # Errors
 /// If the packet as a whole is not to be read: cut off in the header, damaged, of another format or
-/// version.
+/// version, or compressed (see [`inflate`]).
 pub fn read_packet(format: WireFormat, packet: &[u8]) -> Result<PacketMessages<'_>, PacketError> {
-    let rest = match format {
+    let (flags, rest) = match format {
         WireFormat::Native => read_native_header(packet)?,
     };
+    if flags & IS_COMPRESSED != 0 {
+        return Err(PacketError::UnknownFlags(flags));
+    }
     Ok(PacketMessages { format, rest, max_meta_bytes: usize::MAX })
 }
 
@@ -159,8 +206,8 @@ pub(crate) fn read_part(format: WireFormat, part: &[u8]) -> Option<Message<'_>> 
     PacketMessages { format, rest: part, max_meta_bytes: usize::MAX }.next()?.ok()
 }
 
-/// Takes the header off a packet.
-fn read_native_header(packet: &[u8]) -> Result<&[u8], PacketError> {
+/// Takes the header off a packet; gives its flags and the rest.
+fn read_native_header(packet: &[u8]) -> Result<(u8, &[u8]), PacketError> {
     let first = *packet.first().ok_or(PacketError::Truncated)?;
     if first != native::MAGIC {
         return Err(PacketError::WrongFormat { first });
@@ -171,15 +218,18 @@ fn read_native_header(packet: &[u8]) -> Result<&[u8], PacketError> {
     }
     let (header, rest) = packet.split_at_checked(HEADER_BYTES).ok_or(PacketError::Truncated)?;
     let flags = header[HEADER_BYTES - 1];
-    if flags & !HAS_CHECKSUM != 0 {
+    if flags & !(HAS_CHECKSUM | IS_COMPRESSED) != 0 {
         return Err(PacketError::UnknownFlags(flags));
     }
     if flags & HAS_CHECKSUM == 0 {
-        return Ok(rest);
+        return Ok((flags, rest));
     }
     let (field, parts) = rest.split_first_chunk().ok_or(PacketError::Truncated)?;
     let (stated, computed) = (u32::from_be_bytes(*field), crc32(header, parts));
-    if stated == computed { Ok(parts) } else { Err(PacketError::Checksum { stated, computed }) }
+    match stated == computed {
+        true => Ok((flags, parts)),
+        false => Err(PacketError::Checksum { stated, computed }),
+    }
 }
 
 /// The messages of a packet, in their order.

@@ -52,6 +52,11 @@ pub use write::{FrameNumber, MessageFrames, PushPullStart, preamble};
 const FRAME_HEADER_BYTES: usize = 6;
 /// Bit 0 of a frame's flags: the message ends here.
 const LAST: u8 = 1;
+/// Bit 1 of a frame's flags: the body is compressed.
+const COMPRESSED: u8 = 2;
+/// The longest body that a compressed frame may hold, in bytes: what decompressing one frame may
+/// cost, whatever else is being received.
+const MAX_COMPRESSED_BODY_BYTES: usize = 256 * 1024;
 /// The longest text of an error message, in bytes.
 const MAX_ERROR_BYTES: usize = 1024;
 

@@ -1,6 +1,8 @@
 //! Tests of the bytes. The files below go from exact bytes to random ones.
 
 mod arrival;
+#[cfg(feature = "compression")]
+mod compression;
 mod docs;
 mod golden;
 mod packets;

@@ -200,6 +200,7 @@ async fn an_answer_that_is_not_read() {
     let mut config = quick("victim");
     config.max_inbound_streams = 1;
     config.protocol.stream_timeout = Duration::from_millis(500);
+    config.protocol.compression = false;
     let victim = cluster.start(Builder::new(config).delegate(Large)).await;
     let mut stream = TcpStream::connect(victim.addr()).await.unwrap();
     // No nodes, no state: the shortest of questions.

@@ -342,7 +342,7 @@ fn what_fits_no_packet_is_delivered_and_not_queued() {
     one.machine
         .broadcast(&[7; 1000], crate::Relation::Unique, crate::Priority::Normal, one.now)
         .unwrap();
-    one.machine.set_outer_overhead(600);
+    one.machine.set_outer_layers(600, false);
     assert_eq!(one.machine.queued_broadcasts(), (0, 0));
     assert_eq!(one.drops(DropReason::TooLargeToSend), 2);
 }

@@ -339,7 +339,7 @@ fn what_does_not_fit_a_packet_is_refused_at_once() {
     };
     for overhead in [0, 61] {
         let mut one = One::knowing(quiet(), 1);
-        one.machine.set_outer_overhead(overhead);
+        one.machine.set_outer_layers(overhead, false);
         one.room = Room { head: overhead, tail: 0, max_packet_bytes: 1400 };
         let limit = one.machine.max_user_message_bytes();
         one.machine.send(peer(1), vec![1; limit].into()).unwrap();

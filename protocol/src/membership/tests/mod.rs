@@ -27,7 +27,7 @@ use crate::message::{Ack, Alive, Dead, Message, MessageKind, Nack, Ping, PingSou
 use crate::node::{NodeId, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
-use crate::wire::{PacketWriter, Room, WireFormat, read_packet};
+use crate::wire::{PacketWriter, Room, WireFormat, inflate, read_packet};
 use crate::{Config, Node};
 use net::{Kind, Net};
 
@@ -65,6 +65,7 @@ fn quiet() -> Config {
     let mut config = Config::lan();
     config.push_pull_interval = Duration::ZERO;
     config.reconnect_interval = Duration::ZERO;
+    config.compression = false;
     config
 }
 
@@ -173,7 +174,9 @@ fn take_packets(machine: &mut Membership, at: Duration, room: Room) -> Vec<Sent>
         let limit = room.max_packet_bytes.min(machine.config.max_packet_bytes);
         assert_eq!(buf.len(), room.head + transmit.len);
         assert!(buf.len() + room.tail <= limit, "{} over {limit}", buf.len() + room.tail);
-        let bytes = buf[room.head..].to_vec();
+        let mut scratch = Vec::new();
+        let plain = inflate(WireFormat::Native, &buf[room.head..], &mut scratch).unwrap();
+        let bytes = plain.to_vec();
         sent.push(Sent { at, to: transmit.to, bytes });
     }
     sent

@@ -1,14 +1,17 @@
 //! From payloads to messages.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, Bytes};
 
 use super::{
-    FRAME_HEADER_BYTES, LAST, MAX_ERROR_BYTES, RemoteRecord, RemoteState, StreamError, StreamItem,
-    StreamLimits,
+    COMPRESSED, FRAME_HEADER_BYTES, LAST, MAX_COMPRESSED_BODY_BYTES, MAX_ERROR_BYTES, RemoteRecord,
+    RemoteState, StreamError, StreamItem, StreamLimits,
 };
 use crate::error::MetaError;
 use crate::message::{Ack, Message, MessageKind, Ping, PingSource, RemoteNode};
 use crate::node::{Node, NodeId};
+use crate::wire::compress::decompress;
 use crate::wire::error::BodyError;
 use crate::wire::native::{self, kind};
 use crate::wire::{WireFormat, native::LengthError};
@@ -51,7 +54,7 @@ struct Frame<'a> {
     number: u32,
     last: bool,
     kind: u8,
-    body: &'a [u8],
+    body: Cow<'a, [u8]>,
 }
 
 impl<'a> Frame<'a> {
@@ -60,6 +63,14 @@ impl<'a> Frame<'a> {
         let (header, body) = payload.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or(short)?;
         let [a, b, c, d, flags, kind] = *header;
         let number = u32::from_be_bytes([a, b, c, d]);
+        let body = match flags & COMPRESSED {
+            0 => Cow::Borrowed(body),
+            _ => {
+                let mut content = Vec::new();
+                decompress(body, MAX_COMPRESSED_BODY_BYTES, &mut content)?;
+                Cow::Owned(content)
+            }
+        };
         Ok(Self { number, last: flags & LAST != 0, kind, body })
     }
 }
@@ -122,6 +133,12 @@ impl Assembler {
         }
     }
 
+    /// How many bytes of an unfinished message have been decoded. They may be more than came over the
+    /// wire, where frames are compressed.
+    pub fn pending_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.len)
+    }
+
     /// Whether the stream may end here: between two messages.
     pub fn is_idle(&self) -> bool {
         self.open.is_none() && self.failed.is_none()
@@ -149,7 +166,7 @@ impl Open {
             kind::REQUEST => pieces(limits.max_user_bytes.saturating_add(TOPIC_BYTES)),
             kind::RESPONSE => pieces(limits.max_user_bytes.saturating_add(STATUS_BYTES)),
             kind::ERROR => pieces(MAX_ERROR_BYTES),
-            kind::PUSH_PULL => Content::State(StateParts::begin(frame.body, limits)?),
+            kind::PUSH_PULL => Content::State(StateParts::begin(&frame.body, limits)?),
             kind::NODE_STATES | kind::USER_STATE => {
                 return Err(StreamError::Malformed("a piece of a push/pull came before its head"));
             }
@@ -159,7 +176,7 @@ impl Open {
         open.grow(frame.body.len(), limits)?;
         // The first frame of a push/pull is its header, which has been read.
         match &mut open.content {
-            Content::Pieces { body, limit } => append(body, frame.body, *limit)?,
+            Content::Pieces { body, limit } => append(body, &frame.body, *limit)?,
             Content::State(_) | Content::Skipped => {}
         }
         Ok(open)
@@ -173,7 +190,7 @@ impl Open {
             Content::Pieces { .. } if frame.kind != self.kind => {
                 Err(StreamError::Malformed("a message began before the last one ended"))
             }
-            Content::Pieces { body, limit } => append(body, frame.body, *limit),
+            Content::Pieces { body, limit } => append(body, &frame.body, *limit),
         }
     }
 
@@ -286,8 +303,8 @@ impl StateParts {
     /// say more in a push/pull.
     fn add(&mut self, frame: &Frame<'_>, limits: &StreamLimits) -> Result<(), StreamError> {
         match frame.kind {
-            kind::NODE_STATES => self.add_nodes(frame.body, limits),
-            kind::USER_STATE => self.add_user_state(frame.body),
+            kind::NODE_STATES => self.add_nodes(&frame.body, limits),
+            kind::USER_STATE => self.add_user_state(&frame.body),
             kind::PING | kind::ACK | kind::PUSH_PULL | kind::USER_STREAM..=kind::ERROR => {
                 Err(StreamError::Malformed("a message began before the last one ended"))
             }

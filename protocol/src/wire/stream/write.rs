@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::{FRAME_HEADER_BYTES, LAST, MAX_ERROR_BYTES, SnapshotRecord};
+use super::{
+    COMPRESSED, FRAME_HEADER_BYTES, LAST, MAX_COMPRESSED_BODY_BYTES, MAX_ERROR_BYTES,
+    SnapshotRecord,
+};
 use crate::message::{Ack, Message, Ping};
 use crate::node::NodeId;
-use crate::wire::WireFormat;
 use crate::wire::native::{self, PushPullHeader, kind};
+use crate::wire::{Compressor, WireFormat};
 
 /// How long a payload gets, in bytes. Only one node that is larger by itself makes a longer one.
 const PAYLOAD_BYTES: usize = 64 * 1024;
@@ -47,10 +50,11 @@ pub struct PushPullStart {
 }
 
 /// The payloads of one message, made one after the other.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct MessageFrames {
     format: WireFormat,
     rest: Rest,
+    compressor: Option<Compressor>,
 }
 
 /// What has not been written yet.
@@ -74,7 +78,7 @@ enum Rest {
 
 impl MessageFrames {
     fn pieces(format: WireFormat, kind: u8, head: Bytes, body: Bytes) -> Self {
-        Self { format, rest: Rest::Pieces { kind, head, body } }
+        Self { format, rest: Rest::Pieces { kind, head, body }, compressor: None }
     }
 
     fn message(format: WireFormat, kind: u8, message: &Message<'_>) -> Self {
@@ -127,7 +131,13 @@ impl MessageFrames {
         user_state: Bytes,
     ) -> Self {
         let rest = Rest::State { start: Some(start), records, next: 0, user: user_state };
-        Self { format, rest }
+        Self { format, rest, compressor: None }
+    }
+
+    /// The same, with bodies compressed where that makes them shorter.
+    #[must_use]
+    pub fn compressed(self, wanted: bool) -> Self {
+        Self { compressor: wanted.then(Compressor::default), ..self }
     }
 
     /// Appends one payload, without its length; false, and nothing appended, after the last.
@@ -165,7 +175,14 @@ impl MessageFrames {
         if last {
             self.rest = Rest::Nothing;
         }
-        out[at] = if last { LAST } else { 0 };
+        let body = at + 2;
+        let compressed = match &mut self.compressor {
+            Some(compressor) if out.len() - body <= MAX_COMPRESSED_BODY_BYTES => {
+                compressor.compress(out, body)
+            }
+            _ => false,
+        };
+        out[at] = if last { LAST } else { 0 } | if compressed { COMPRESSED } else { 0 };
         out[at + 1] = kind;
         true
     }

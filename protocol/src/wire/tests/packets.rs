@@ -57,11 +57,10 @@ fn packets_of_others_are_told_apart() {
     }
     assert_eq!(whole_error(&[0x4D, 2, 0]), PacketError::WrongVersion(2));
     assert_eq!(whole_error(&[0x4D, 2, 0]).reason(), DropReason::WrongVersion);
-    // Bit 1 is kept for compression.
-    for flags in 2..=255 {
+    for flags in 4..=255 {
         assert_eq!(whole_error(&[0x4D, 1, flags, 0, 0, 0, 0]), PacketError::UnknownFlags(flags));
     }
-    assert_eq!(whole_error(&[0x4D, 1, 2]).reason(), DropReason::WrongVersion);
+    assert_eq!(whole_error(&[0x4D, 1, 4]).reason(), DropReason::WrongVersion);
     let damaged = whole_error(&hex("4d 01 01 00000000"));
     assert_eq!(damaged.reason(), DropReason::Checksum);
 }
