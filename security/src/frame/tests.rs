@@ -48,6 +48,16 @@ fn a_frame_is_bound_to_its_label() {
 }
 
 #[test]
+fn the_associated_data_is_the_header_and_the_label() {
+    let keyring = ring();
+    let mut frame = framed(&keyring, Version::V1, &label("dc1"), b"state");
+    let (header, message) = frame.split_at_mut(FRAME_HEADER);
+    assert_eq!(header, [0x0A, 0, 0, 0, 5 + 29]);
+    let aad = [&*header, b"dc1"].concat();
+    assert_eq!(open(&keyring, &aad, message, false).unwrap(), b"state");
+}
+
+#[test]
 fn a_packet_is_no_frame_nor_the_reverse() {
     let keyring = ring();
     let mut frame = framed(&keyring, Version::V1, &label(""), b"state");
