@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 /// One case of a file.
 pub(crate) struct Case {
     pub(crate) name: String,
+    /// Empty if nothing but the bytes went in.
     pub(crate) inputs: Map<String, Value>,
     /// The bytes that were produced, in hexadecimal; may be empty.
     pub(crate) hex: String,
+    /// Null if the bytes are all that is expected.
     pub(crate) expect: Value,
 }
 
@@ -41,9 +43,12 @@ impl Case {
         let text = |field| Some(value.get(field)?.as_str()?.to_owned());
         Some(Self {
             name: text("name")?,
-            inputs: value.get("inputs")?.as_object()?.clone(),
+            inputs: match value.get("inputs")? {
+                Value::Null => Map::new(),
+                inputs => inputs.as_object()?.clone(),
+            },
             hex: text("hex")?,
-            expect: value.get("expect")?.clone(),
+            expect: value.get("expect").cloned().unwrap_or_default(),
         })
     }
 
@@ -80,6 +85,17 @@ impl Case {
         value
             .and_then(|value| N::try_from(value).ok())
             .ok_or_else(|| format!("inputs.{field} is not a number of its range"))
+    }
+
+    /// Makes what is expected wrong in one place.
+    pub(crate) fn spoil(&mut self) {
+        if !self.expect.is_null() {
+            spoil(&mut self.expect);
+        } else if let Some(last) = self.hex.pop() {
+            self.hex.push(if last == '0' { '1' } else { '0' });
+        } else {
+            self.expect = json!("spoilt");
+        }
     }
 
     /// Compares each expected field. Nothing that was captured may go unlooked at, so a field that
@@ -125,7 +141,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<Case>, Mismatch> {
     let fault = |got: String| Mismatch {
         case: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         field: "file".to_owned(),
-        expected: "a list of cases {name, description, inputs, hex, expect}".to_owned(),
+        expected: "a list of cases {name, description, inputs, hex, expect?}".to_owned(),
         got,
     };
     let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
@@ -138,8 +154,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<Case>, Mismatch> {
     list.iter().map(read).collect()
 }
 
-/// Makes a result wrong in one place.
-pub(crate) fn spoil(value: &mut Value) {
+fn spoil(value: &mut Value) {
     match value {
         Value::Null => *value = json!(["spoilt"]),
         Value::Bool(flag) => *flag = !*flag,

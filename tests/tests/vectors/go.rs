@@ -108,7 +108,11 @@ pub(crate) fn broadcast(hex: &str) -> Result<Value, String> {
     }
 }
 
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn from_hex(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
     if digits.len() % 2 != 0 {
         return None;
