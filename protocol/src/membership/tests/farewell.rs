@@ -179,3 +179,63 @@ fn a_farewell_from_another_place_is_doubted() {
     one.machine.testing_merge(&record(2, 4, NodeState::Left), one.now);
     assert_eq!(one.state(2), Some(NodeState::Left));
 }
+
+/// Nobody hears the farewell but one that is suspected, and that suspicion never ends any more: what
+/// goes to a suspect does not count as told, so neither the operation nor the gossip ends.
+#[test]
+fn a_farewell_that_only_suspects_could_hear_ends() {
+    let mut one = One::knowing(quiet(), 1);
+    one.receive(1, &[suspect("n1", 1, "n2")]);
+    assert_eq!(one.state(1), Some(NodeState::Suspect));
+    one.events();
+    let done = one.machine.leave(one.now);
+    one.advance(secs(600));
+    let events = one.events();
+    assert!(events.contains(&Event::BroadcastDone(done)), "{events:?}");
+    one.sent();
+    one.advance(secs(60));
+    assert_eq!(one.sent().len(), 0, "it still gossips");
+}
+
+/// A suspicion from before the farewell runs on in the background. Who is accused has not been told of
+/// it (the news was dropped), and must have its time to refute when this node is back.
+#[test]
+fn who_comes_back_gives_those_it_suspects_time_to_refute() {
+    let mut one = One::knowing(quiet(), 3);
+    one.healthy = true;
+    one.receive(1, &[suspect("n2", 1, "n1")]);
+    let suspected = one.now;
+    one.machine.leave(one.now);
+    one.advance(secs(1));
+    // When its timer runs out next.
+    let mut at = one.machine.testing_next_suspicion().unwrap();
+    while at <= suspected + secs(60) {
+        one.advance(at.saturating_duration_since(one.now));
+        at = one.machine.testing_next_suspicion().unwrap();
+    }
+    one.advance(at.saturating_duration_since(one.now) - ms(20));
+    one.events();
+    let join = one.machine.join(peer(1));
+    let seed = vec![
+        record(0, 1, NodeState::Left),
+        record(1, 1, NodeState::Alive),
+        record(2, 1, NodeState::Alive),
+        record(3, 1, NodeState::Alive),
+    ];
+    let answer = StreamResponse::PushPull(state_of(true, seed));
+    one.machine.handle_stream_response(join, answer, one.now);
+    one.advance(ms(100));
+    let events = one.event_names();
+    assert!(!events.contains(&"gone n2".to_owned()), "{events:?}");
+}
+
+/// What it says is about itself alone.
+#[test]
+fn who_has_left_accuses_nobody() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[Message::Alive(alive("n1", 1, 5))]);
+    one.machine.leave(one.now);
+    one.sent();
+    one.receive(1, &[dead("n1", 2, "n1")]);
+    assert_eq!(one.sent(), []);
+}
