@@ -1,0 +1,124 @@
+//! Findings of a review; each fails until it is mended.
+
+use std::time::Duration;
+
+use memberlist_protocol::{Config, Event, NodeState};
+use memberlist_simulator::network::{Delay, LinkModel, Network, ProcessId};
+use memberlist_simulator::{Process, Time, Watch, World};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Counts {
+    suspected: usize,
+    refuted: usize,
+    gone: usize,
+    joins: (usize, usize),
+}
+
+impl Watch for Counts {
+    fn happened(&mut self, _: Time, _: &Process, event: &Event) {
+        match event {
+            Event::Suspected(_) => self.suspected += 1,
+            Event::Refuted { .. } => self.refuted += 1,
+            Event::Gone(_) => self.gone += 1,
+            Event::JoinDone { result: Ok(_), .. } => self.joins.0 += 1,
+            Event::JoinDone { result: Err(_), .. } => self.joins.1 += 1,
+            _ => {}
+        }
+    }
+}
+
+fn cluster(n: usize) -> World<Counts> {
+    let mut world = World::new(3, Network::new(LinkModel::perfect(MS)), Counts::default());
+    world.add_cluster(n, &Config::lan());
+    world.run_for(5 * SECOND);
+    world
+}
+
+fn state(world: &World<Counts>, of: ProcessId, about: &str) -> Option<NodeState> {
+    world.machine(of)?.member(about).map(|member| member.state)
+}
+
+/// Each comes back through the other, at the same moment: both are told that they have joined.
+#[test]
+fn two_that_left_come_back_through_each_other() {
+    let mut world = cluster(2);
+    world.leave(0);
+    world.leave(1);
+    world.run_for(5 * SECOND);
+    world.join(0, 1);
+    world.join(1, 0);
+    world.run_for(600 * SECOND);
+    assert_eq!(world.watch.joins, (2, 0));
+    let seen = (state(&world, 0, "n1"), state(&world, 1, "n0"));
+    assert_eq!(seen, (Some(NodeState::Alive), Some(NodeState::Alive)));
+}
+
+/// One comes back through another that has left: the other's answer names nobody, which says nothing
+/// about the members.
+#[test]
+fn coming_back_through_one_that_left_accuses_nobody() {
+    let mut world = cluster(30);
+    world.leave(0);
+    world.leave(1);
+    world.run_for(10 * SECOND);
+    world.watch = Counts::default();
+    world.join(0, 1);
+    world.run_for(60 * SECOND);
+    let counts = &world.watch;
+    assert_eq!(
+        (counts.suspected, counts.refuted, counts.gone),
+        (0, 0, 0),
+        "suspicions, refutations, deaths"
+    );
+}
+
+/// `StreamModel::loss`: the chance that an exchange gets no answer.
+#[test]
+fn streams_are_lost_as_often_as_asked() {
+    let mut link = LinkModel::perfect(MS);
+    link.streams.loss = 0.3;
+    let mut world = World::new(3, Network::new(link), Counts::default());
+    let mut config = Config::lan();
+    config.push_pull_interval = Duration::ZERO;
+    world.add_cluster(2, &config);
+    for _ in 0..400 {
+        world.join(0, 1);
+        world.run_for(SECOND / 10);
+    }
+    world.run_for(60 * SECOND);
+    let (done, failed) = world.watch.joins;
+    assert_eq!(done + failed, 400);
+    assert!((90..150).contains(&failed), "{failed} of 400 failed, 30 % wanted");
+}
+
+/// "A process that moved does not hear what goes to its old address."
+#[test]
+fn what_is_on_its_way_to_an_old_address_does_not_arrive_at_the_new_one() {
+    let mut link = LinkModel::perfect(MS);
+    link.packets.delay = Delay::Fixed(10 * SECOND);
+    let mut world = World::new(3, Network::new(link), Counts::default());
+    world.add_cluster(2, &Config::lan());
+    world.run_for(5 * SECOND);
+    // Pings of n1 to the old address of n0 are on their way.
+    world.crash(1);
+    world.restart(0, true);
+    world.run_for(60 * SECOND);
+    let received = world.machine(0).unwrap().stats().packets_received;
+    assert_eq!(received, 0, "packets received at the new address");
+}
+
+/// `PacketModel::loss` and `duplicate`: a copy must not bring back what was lost.
+#[test]
+fn a_packet_and_its_copy_are_lost_as_often_as_asked() {
+    use rand::SeedableRng;
+    let mut link = LinkModel::perfect(MS).with_loss(0.5);
+    link.packets.duplicate = 0.5;
+    let network = Network::new(link);
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+    let fates: Vec<_> = (0..10_000).map(|_| network.packet(0, 1, Time::ZERO, &mut rng)).collect();
+    let lost = fates.iter().filter(|f| f.arrives.is_none() && f.copy.is_none()).count();
+    assert!((4800..5200).contains(&lost), "{lost} of 10000 lost, 50 % wanted");
+}
