@@ -26,6 +26,8 @@ pub enum Pause {
 pub(crate) enum Arrival {
     Packet {
         from: SocketAddr,
+        /// The address that it was sent to: a process may have moved meanwhile.
+        to: SocketAddr,
         bytes: Vec<u8>,
     },
     /// A peer asks over a stream.

@@ -324,10 +324,12 @@ impl Membership {
         let user_limit = scale::user_broadcast_limit(limit, n);
         let (share, most) =
             (self.config.user_broadcast_share_percent, self.config.max_packet_bytes);
-        let everybody = scale::others(n);
+        let (everybody, leaving) = (scale::others(n), self.leaving);
         let gossips = !self.config.gossip_interval.is_zero() && self.config.gossip_nodes > 0;
         let counted = |limit: u32| {
-            let counts = is_there && (is_gossip || !gossips || limit != everybody);
+            // A farewell may be heard by suspects alone, whose suspicions do not end any more.
+            let counts =
+                (is_there || leaving) && (is_gossip || !gossips || limit != everybody);
             counts.then_some(limit)
         };
         let free = writer.remaining();

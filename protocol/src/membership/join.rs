@@ -38,6 +38,7 @@ impl Membership {
         self.farewell = None;
         let node = Node::clone(&self.own_record().node);
         self.announce_self(node, None, now);
+        self.suspect_anew(now);
         if self.members.iter().any(|record| record.state().is_gone()) {
             self.arm_reconnect(now);
         }

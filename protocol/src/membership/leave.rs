@@ -73,7 +73,7 @@ impl Membership {
         let Some(record) = self.members.get(dead.node) else { return };
         let old = dead.node == dead.from && dead.incarnation < record.incarnation;
         let itself = from.addr == record.node.addr && !self.is_self(dead.node);
-        if !old || !itself || !record.state().is_live() {
+        if !old || !itself || self.leaving || !record.state().is_live() {
             return;
         }
         let to = Peer::named(record.node.addr, record.node.id.clone());

@@ -99,6 +99,8 @@ pub(super) struct Merge {
     joining: bool,
     /// Members of whom the peer does not know. Empty but for a node that comes back.
     doubtful: Vec<NodeId>,
+    /// The peer has left: it speaks of itself alone.
+    peer_left: bool,
     records: VecDeque<RemoteRecord>,
     user_state: Bytes,
     total: usize,
@@ -266,7 +268,9 @@ impl Membership {
         for reason in &state.refused {
             self.drop(*reason);
         }
-        let doubtful = match join.is_some() && self.returning {
+        let peer_left = is_of_one_who_left(&state);
+        // What it does not say of others says nothing about them.
+        let doubtful = match join.is_some() && self.returning && !peer_left {
             true => self.unknown_to(&state),
             false => Vec::new(),
         };
@@ -277,6 +281,7 @@ impl Membership {
             join,
             joining,
             doubtful,
+            peer_left,
             records,
             user_state,
             total,
@@ -344,6 +349,12 @@ impl Membership {
         if merge.join.is_some() && self.returning {
             self.rejoin(now);
             self.doubt(&merge.doubtful, now);
+            if merge.peer_left {
+                // It may come back through this node at the same time, and then each takes the other
+                // for gone: nobody gossips to who has left.
+                let kind = StreamRequestKind::PushPull { join: false };
+                self.start_exchange(merge.peer.clone(), kind, Purpose::Periodic);
+            }
         }
         if !merge.user_state.is_empty() {
             let (state, join) = (merge.user_state, merge.joining);

@@ -246,6 +246,35 @@ impl Membership {
         self.tell_accused(position);
     }
 
+    /// After a farewell was taken back: whom this node still suspects has not been told, and has all its
+    /// time to refute from now on.
+    pub(super) fn suspect_anew(&mut self, now: Instant) {
+        let (own, plan) = (self.id.clone(), self.suspicion_plan());
+        let suspects: Vec<NodeId> = (self.members.iter())
+            .filter(|record| record.suspicion.is_some())
+            .map(|record| record.node.id.clone())
+            .collect();
+        for id in suspects {
+            let Some(position) = self.members.position(id.as_str()) else { continue };
+            self.clear_suspicion(position);
+            let timer = self.timers.arm(now + plan.first_timeout(), Timer::Suspicion(id.clone()));
+            let record = self.members.at_mut(position);
+            record.suspicion = Some(Box::new(Suspicion {
+                timer,
+                began: now,
+                accusers: vec![own.clone()],
+                wanted: plan.wanted,
+                min: plan.min,
+                max: plan.max,
+                probe: None,
+            }));
+            let incarnation = record.incarnation;
+            let suspect = Suspect { incarnation, node: id.as_str(), from: own.as_str() };
+            self.queue_news(id.clone(), &Message::Suspect(suspect), None, now);
+            self.tell_accused(position);
+        }
+    }
+
     /// Tells a member at once that it is suspected. Of all that learn of a suspicion about three do,
     /// so that its refutation does not depend on gossip finding it (the buddy system, taken further).
     fn tell_accused(&mut self, position: usize) {

@@ -266,3 +266,21 @@ fn a_run_tells_of_views_that_do_not_agree_in_time() {
     let violation = run(&scenario, true).violation.unwrap();
     assert!(["agreement", "stays-dead"].contains(&violation.check), "{violation}");
 }
+
+/// Reviewer: the documents say that "nothing may change for 30 s" once the views agree.
+#[test]
+fn a_suspicion_when_nothing_may_change() {
+    let mut world = honest(&Config::lan());
+    let since = world.now();
+    let removal = bounds::removal(&Config::lan(), 6);
+    world.watch.set_calm(Calm { since, settled: since, removal });
+    let incarnation = world.machine(3).unwrap().own().incarnation;
+    for _ in 0..10 {
+        let incarnation = world.machine(3).unwrap().own().incarnation.max(incarnation);
+        let suspect = memberlist_protocol::message::Suspect { incarnation, node: "n3", from: "n2" };
+        forge(&mut world, &Message::Suspect(suspect));
+        world.run_for(3 * SECOND);
+    }
+    assert_eq!(disagreement(&world), None);
+    assert!(caught_by(&world.watch).is_some(), "ten suspicions and refutations, and nobody minds");
+}
