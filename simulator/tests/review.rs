@@ -22,7 +22,7 @@ impl Watch for Counts {
         match event {
             Event::Suspected(_) => self.suspected += 1,
             Event::Refuted { .. } => self.refuted += 1,
-            Event::Gone(_) => self.gone += 1,
+            Event::Gone(m) if m.state == NodeState::Dead => self.gone += 1,
             Event::JoinDone { result: Ok(_), .. } => self.joins.0 += 1,
             Event::JoinDone { result: Err(_), .. } => self.joins.1 += 1,
             _ => {}
