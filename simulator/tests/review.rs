@@ -122,3 +122,44 @@ fn a_packet_and_its_copy_are_lost_as_often_as_asked() {
     let lost = fates.iter().filter(|f| f.arrives.is_none() && f.copy.is_none()).count();
     assert!((4800..5200).contains(&lost), "{lost} of 10000 lost, 50 % wanted");
 }
+
+/// A node that was away remembers a farewell that all others have forgotten; the member lives again.
+#[test]
+fn who_comes_back_brings_no_old_farewell() {
+    let mut world = cluster(10);
+    for i in 0..5_u8 {
+        world.update_meta(1, vec![i].into());
+        world.run_for(2 * SECOND);
+    }
+    world.leave(1);
+    world.run_for(5 * SECOND);
+    assert_eq!(state(&world, 0, "n1"), Some(NodeState::Left));
+    world.leave(0);
+    world.run_for(5 * SECOND);
+    world.crash(1);
+    world.run_for(700 * SECOND);
+    world.restart(1, false);
+    world.join(1, 5);
+    world.run_for(30 * SECOND);
+    assert_eq!(state(&world, 5, "n1"), Some(NodeState::Alive));
+    world.watch = Counts::default();
+    world.join(0, 5);
+    let (mut worst, mut tenths) = (0, 0);
+    for _ in 0..1200 {
+        world.run_for(SECOND / 10);
+        let wrong = (2..10).filter(|&of| state(&world, of, "n1") == Some(NodeState::Left)).count();
+        worst = worst.max(wrong);
+        tenths += usize::from(wrong > 0);
+    }
+    assert_eq!((worst, tenths), (0, 0), "members that take the live n1 for left, and for how long");
+}
+
+/// A fault search that a panic ends tells nobody the seed.
+#[test]
+fn a_machine_that_panics_is_a_finding_of_its_seed() {
+    use memberlist_simulator::explore::{Scenario, run};
+    let mut scenario = Scenario::new(1);
+    scenario.config.suspicion_mult = 0; // Any panic will do: settings are refused with one.
+    let outcome = std::panic::catch_unwind(|| run(&scenario, false));
+    assert!(outcome.is_ok_and(|outcome| outcome.violation.is_some()), "the panic went through");
+}

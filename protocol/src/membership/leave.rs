@@ -38,6 +38,7 @@ impl Membership {
         }
         let waiting = self.somebody_listens().then_some(done);
         self.leaving = true;
+        self.farewell_repeated = false;
         self.forget_news_of_others();
         self.farewell = Some(done);
         // The own incarnation and name are valid: nothing here can be refused.
@@ -102,8 +103,14 @@ impl Membership {
             record.incarnation = incarnation;
         }
         let farewell = Dead { incarnation, node: own.as_str(), from: own.as_str() };
-        // Whoever waits for the first one waits for this one.
+        // Whoever waits for the first one waits for this one; but not for a third, or forged
+        // accusations could hold it up for ever.
         let done = self.news.remove_named(&own).and_then(|replaced| replaced.done);
+        let (done, over) = match std::mem::replace(&mut self.farewell_repeated, true) {
+            false => (done, None),
+            true => (None, done),
+        };
+        self.events.extend(over.map(Event::BroadcastDone));
         self.queue_news(own.clone(), &Message::Dead(farewell), done, now);
     }
 }

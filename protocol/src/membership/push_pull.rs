@@ -269,6 +269,10 @@ impl Membership {
             self.drop(*reason);
         }
         let peer_left = is_of_one_who_left(&state);
+        if join.is_some() && self.returning {
+            // Without probes nothing was reaped: what all others have forgotten must not come back.
+            self.reap(now);
+        }
         // What it does not say of others says nothing about them.
         let doubtful = match join.is_some() && self.returning && !peer_left {
             true => self.unknown_to(&state),

@@ -239,3 +239,17 @@ fn who_has_left_accuses_nobody() {
     one.receive(1, &[dead("n1", 2, "n1")]);
     assert_eq!(one.sent(), []);
 }
+
+/// Each forged accusation starts the telling again.
+#[test]
+fn accusations_do_not_hold_up_a_farewell_for_ever() {
+    let mut one = One::knowing(quiet(), 3);
+    one.events();
+    let done = one.machine.leave(one.now);
+    for i in 0..300 {
+        one.receive_from(&"10.9.9.9:1".parse::<SocketAddr>().unwrap().into(), &[suspect("n0", 2 + i, "n1")]);
+        one.advance(ms(200));
+    }
+    let events = one.events();
+    assert!(events.contains(&Event::BroadcastDone(done)), "not told in 60 s: {events:?}");
+}
