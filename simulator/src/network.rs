@@ -204,7 +204,9 @@ impl Network {
         if model.loss == 0.0 || rng.random::<f64>() >= model.loss {
             fate.arrives = Some(self.free_at(from, to, now) + model.delay.draw(rng));
         }
-        if model.duplicate > 0.0 && rng.random::<f64>() < model.duplicate {
+        // A copy must not bring back what was lost.
+        let doubled = model.duplicate > 0.0 && rng.random::<f64>() < model.duplicate;
+        if doubled && fate.arrives.is_some() {
             fate.copy = Some(self.free_at(from, to, now) + model.delay.draw(rng));
         }
         fate
@@ -222,7 +224,8 @@ impl Network {
             return None;
         }
         let model = self.model(from, to).streams;
-        if model.loss > 0.0 && rng.random::<f64>() < model.loss {
+        // An exchange takes four of these; together they fail as often as the model says.
+        if model.loss > 0.0 && rng.random::<f64>() < 1.0 - libm::pow(1.0 - model.loss, 0.25) {
             return None;
         }
         Some((self.free_at(from, to, now) - now) + model.delay.draw(rng))
@@ -270,7 +273,7 @@ mod tests {
         let lost = fates.iter().filter(|fate| fate.arrives.is_none()).count();
         let copied = fates.iter().filter(|fate| fate.copy.is_some()).count();
         assert!((2800..3200).contains(&lost), "{lost}");
-        assert!((880..1120).contains(&copied), "{copied}");
+        assert!((600..800).contains(&copied), "{copied}");
     }
 
     #[test]

@@ -26,24 +26,16 @@ pub enum Pause {
 pub(crate) enum Arrival {
     Packet {
         from: SocketAddr,
+        /// The address that it was sent to: a process may have moved meanwhile.
+        to: SocketAddr,
         bytes: Vec<u8>,
     },
     /// A peer asks over a stream.
-    Asked {
-        exchange: ExchangeId,
-        from: ProcessId,
-        bytes: Vec<u8>,
-    },
+    Asked { exchange: ExchangeId, from: ProcessId, bytes: Vec<u8> },
     /// The answer to an own question.
-    Answered {
-        exchange: ExchangeId,
-        bytes: Vec<u8>,
-    },
+    Answered { exchange: ExchangeId, bytes: Vec<u8> },
     /// No answer to an own question.
-    Unanswered {
-        exchange: ExchangeId,
-        refused: bool,
-    },
+    Unanswered { exchange: ExchangeId, refused: bool },
 }
 
 /// Something that a process sends.

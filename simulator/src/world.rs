@@ -329,7 +329,8 @@ impl<W: Watch> World<W> {
 
     /// Hands a packet to a process, from wherever.
     pub fn inject(&mut self, to: ProcessId, from: SocketAddr, bytes: Vec<u8>) {
-        let arrival = Arrival::Packet { from, bytes };
+        let addr = self.processes[to as usize].addr;
+        let arrival = Arrival::Packet { from, to: addr, bytes };
         self.schedule(self.now, Event::Arrive { process: to, life: None, arrival });
     }
 
@@ -445,6 +446,9 @@ impl<W: Watch> World<W> {
                 if target.machine.is_none() || life.is_some_and(|life| life != target.life) {
                     return true;
                 }
+                if matches!(&arrival, Arrival::Packet { to, .. } if *to != target.addr) {
+                    return true;
+                }
                 if target.paused.is_some() || !target.inbox.is_empty() {
                     target.inbox.push_back(arrival);
                 } else {
@@ -472,7 +476,7 @@ impl<W: Watch> World<W> {
         let process = &mut self.processes[id as usize];
         let Some(machine) = process.machine.as_mut() else { return };
         match arrival {
-            Arrival::Packet { from, bytes } => {
+            Arrival::Packet { from, bytes, .. } => {
                 self.trace.packet(self.now, id, &bytes);
                 // What cannot be read is counted by the machine.
                 let _ = machine.handle_packet(&Peer::from(from), &bytes, now);
@@ -604,11 +608,11 @@ impl<W: Watch> World<W> {
         let fate = self.network.packet(from, target, self.now, &mut self.rng);
         let from = self.processes[from as usize].addr;
         if let Some(at) = fate.copy {
-            let arrival = Arrival::Packet { from, bytes: bytes.clone() };
+            let arrival = Arrival::Packet { from, to, bytes: bytes.clone() };
             self.schedule(at, Event::Arrive { process: target, life: None, arrival });
         }
         if let Some(at) = fate.arrives {
-            let arrival = Arrival::Packet { from, bytes };
+            let arrival = Arrival::Packet { from, to, bytes };
             self.schedule(at, Event::Arrive { process: target, life: None, arrival });
         }
     }

@@ -29,6 +29,8 @@ fn what_cannot_be_used_gets_one_line_and_no_work() {
         (&["swim", "--jobs", "0"], "jobs"),
         (&["explore", "--seeds", "0..1", "--json", "/no/such/folder/x.json"], "cannot write"),
         (&["lifeguard", "--csv", "/"], "cannot write"),
+        (&["swim", "--csv", "/tmp/review-x", "--json", "/tmp/../tmp/review-x"], "two outputs"),
+        (&["explore", "--seeds", "0..1", "--trace", "--json", "/tmp/review-x"], "--json"),
     ];
     for (args, says) in refused {
         let output = simulator(args);

@@ -4,23 +4,25 @@
 //! and gossips it; this node learns everybody. The caller tries as many seeds as it likes, at the
 //! same time; each has its own result.
 //!
-//! A node that has left is alive again from its next join on. What it believes of others is from
-//! before, and it has not kept it up: whom the seed does not know, it suspects, so that it brings
-//! nobody back who is long forgotten. Nobody joins through a node that has left, but another that
-//! comes back. (In Go a node that has left stays so until its process ends.)
+//! A node that has left is alive again from its next join on. (In Go it stays so until its process
+//! ends.) What it believes of others is from before, and it has not kept it up, so the seed's word
+//! counts: whom the seed does not know, it suspects, without telling others, so that it brings nobody
+//! back who is long forgotten, and calls nobody dead because the seed is new itself. Nobody joins
+//! through a node that has left.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::event::Death;
+use super::members::Record;
 use super::push_pull::Purpose;
-use super::{Membership, OperationId, StreamRequestKind};
-use crate::message::Suspect;
-use crate::node::{Node, NodeId, Peer};
-use crate::wire::stream::RemoteState;
+use super::{Event, Membership, OperationId, StreamRequestKind};
+use crate::node::{Node, NodeId, NodeState, Peer};
+use crate::wire::stream::{RemoteRecord, RemoteState};
 
 impl Membership {
-    /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`](super::Event). A node
+    /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`]. A node
     /// that has left is alive again when it has succeeded, unless it has left again meanwhile.
     pub fn join(&mut self, seed: Peer) -> OperationId {
         self.returning |= self.leaving;
@@ -43,30 +45,41 @@ impl Membership {
         }
     }
 
-    /// The members of whom a seed's state does not say that they live.
-    pub(super) fn unknown_to(&self, seed: &RemoteState) -> Vec<NodeId> {
-        let known: HashSet<&NodeId> = (seed.nodes.iter())
-            .filter(|record| record.state.is_live())
-            .map(|record| &record.node.id)
-            .collect();
-        (self.members.iter())
-            .filter(|record| record.state().is_live() && !known.contains(&record.node.id))
-            .map(|record| record.node.id.clone())
-            .collect()
-    }
-
-    /// Suspects members, without a failed probe.
-    pub(super) fn doubt(&mut self, members: &[NodeId], now: Instant) {
+    /// A seed has answered: this node is back, and believes the seed where the two differ.
+    pub(super) fn come_back(&mut self, seed: &RemoteState, now: Instant) {
+        let known: HashMap<&NodeId, &RemoteRecord> =
+            seed.nodes.iter().map(|record| (&record.node.id, record)).collect();
+        for position in 0..self.members.len() {
+            let ours = self.members.at(position);
+            if known.get(&ours.node.id).is_some_and(|theirs| begins_anew(ours, theirs)) {
+                self.end_life(position, now);
+            }
+        }
         let own = self.id.clone();
-        for member in members.iter().filter(|member| **member != own) {
-            let Some(record) = self.members.get(member.as_str()) else { continue };
-            let (incarnation, node) = (record.incarnation, member.as_str());
-            self.suspect(&Suspect { incarnation, node, from: own.as_str() }, None, now);
+        let gone = |record: &Record| record.state().is_gone() && record.node.id != own;
+        for record in self.members.remove_where(gone) {
+            self.events.push_back(Event::Reaped(record.node.id.clone()));
+        }
+        let doubtful: Vec<NodeId> = (self.members.iter())
+            .filter(|ours| !known.contains_key(&ours.node.id))
+            .map(|ours| ours.node.id.clone())
+            .collect();
+        self.rejoin(now);
+        for id in doubtful {
+            self.doubt(&id, now);
         }
     }
 
+    fn end_life(&mut self, position: usize, now: Instant) {
+        let declared_by = self.id.clone();
+        let death = Death { declared_by, at: now, left: false, probe: None, suspicion: None };
+        self.members.at_mut(position).death = Some(Arc::new(death));
+        self.members.set_state(position, NodeState::Dead, now);
+        self.events.push_back(Event::Gone(self.members.at(position).to_member()));
+    }
+
     /// Changes the own meta, and tells everybody. The end of telling is reported as
-    /// [`Event::BroadcastDone`](super::Event); with nobody to tell, at once.
+    /// [`Event::BroadcastDone`]; with nobody to tell, at once.
     ///
     /// # Errors
     /// If it is too long.
@@ -84,13 +97,13 @@ impl Membership {
             if let Some(record) = self.members.get_mut(self.id.as_str()) {
                 record.node = Arc::new(node);
             }
-            self.events.push_back(super::Event::BroadcastDone(done));
+            self.events.push_back(Event::BroadcastDone(done));
             return Ok(done);
         }
         let waiting = self.somebody_listens().then_some(done);
         self.announce_self(node, waiting, now);
         if waiting.is_none() {
-            self.events.push_back(super::Event::BroadcastDone(done));
+            self.events.push_back(Event::BroadcastDone(done));
         }
         Ok(done)
     }
@@ -102,4 +115,11 @@ impl Membership {
         let gossips = !self.config.gossip_interval.is_zero() && self.config.gossip_nodes > 0;
         self.members.live() > own && gossips
     }
+}
+
+/// Whether the seed speaks of another life of a member: at another address, or below the incarnation
+/// of the one that is known here.
+fn begins_anew(ours: &Record, theirs: &RemoteRecord) -> bool {
+    ours.state().is_live()
+        && (ours.node.addr != theirs.node.addr || ours.incarnation > theirs.incarnation)
 }

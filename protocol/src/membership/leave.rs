@@ -1,9 +1,9 @@
 //! Leaving: saying farewell (Go `Leave`).
 //!
 //! A farewell is a death that the node declares itself. Others take it for *left*, not *dead*: no
-//! suspicion, no reconnecting. Invariant: after its farewell a node does not refute, probe, declare
-//! anybody dead or exchange states of its own accord, and what it says is about itself alone: it
-//! still answers pings, and tells whoever goes on asking that it has left.
+//! suspicion, no reconnecting. Invariant: after its farewell a node does not refute, probe, suspect
+//! anybody or exchange states of its own accord, and what it says is about itself alone: it still
+//! answers pings, and tells whoever goes on asking that it has left.
 //!
 //! Departures from Go: there, a node that has left goes on judging others, though nobody tells it of
 //! refutations, and what it believed at the time is still in its queue when it comes back. And a
@@ -19,7 +19,7 @@ use super::relay::Answers;
 use super::transition::check_range;
 use super::{Event, Membership, OperationId, Relation};
 use crate::message::{Dead, Message, Suspect};
-use crate::node::Peer;
+use crate::node::{NodeState, Peer};
 use crate::stats::DropReason;
 
 impl Membership {
@@ -38,7 +38,9 @@ impl Membership {
         }
         let waiting = self.somebody_listens().then_some(done);
         self.leaving = true;
+        self.farewell_repeated = false;
         self.forget_news_of_others();
+        self.end_suspicions(now);
         self.farewell = Some(done);
         // The own incarnation and name are valid: nothing here can be refused.
         let (own, incarnation) = (self.id.clone(), self.incarnation);
@@ -61,6 +63,16 @@ impl Membership {
         );
     }
 
+    /// It hears of refutations by chance only, so it suspects nobody any more.
+    fn end_suspicions(&mut self, now: Instant) {
+        for position in 0..self.members.len() {
+            if self.clear_suspicion(position).is_some() {
+                self.members.set_state(position, NodeState::Alive, now);
+                self.events.push_back(Event::Cleared(self.members.at(position).to_member()));
+            }
+        }
+    }
+
     /// A live member said farewell, but in an incarnation that is out of date: tells it the one that
     /// is known here.
     pub(super) fn answer_old_farewell(
@@ -73,7 +85,7 @@ impl Membership {
         let Some(record) = self.members.get(dead.node) else { return };
         let old = dead.node == dead.from && dead.incarnation < record.incarnation;
         let itself = from.addr == record.node.addr && !self.is_self(dead.node);
-        if !old || !itself || !record.state().is_live() {
+        if !old || !itself || self.leaving || !record.state().is_live() {
             return;
         }
         let to = Peer::named(record.node.addr, record.node.id.clone());
@@ -102,8 +114,14 @@ impl Membership {
             record.incarnation = incarnation;
         }
         let farewell = Dead { incarnation, node: own.as_str(), from: own.as_str() };
-        // Whoever waits for the first one waits for this one.
+        // Whoever waits for the first one waits for this one; but not for a third, or forged
+        // accusations could hold it up for ever.
         let done = self.news.remove_named(&own).and_then(|replaced| replaced.done);
+        let (done, over) = match std::mem::replace(&mut self.farewell_repeated, true) {
+            false => (done, None),
+            true => (None, done),
+        };
+        self.events.extend(over.map(Event::BroadcastDone));
         self.queue_news(own.clone(), &Message::Dead(farewell), done, now);
     }
 }

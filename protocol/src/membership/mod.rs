@@ -219,6 +219,8 @@ pub struct Membership {
     returning: bool,
     /// The farewell that is still being sent.
     farewell: Option<OperationId>,
+    /// It was said again, at a later incarnation.
+    farewell_repeated: bool,
     members: Members,
     tombstones: Tombstones,
     awareness: Awareness,
@@ -304,6 +306,7 @@ impl Membership {
             leaving: false,
             returning: false,
             farewell: None,
+            farewell_repeated: false,
             members,
             timers: Timers::default(),
             probe: None,

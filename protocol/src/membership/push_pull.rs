@@ -20,7 +20,7 @@ use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
-use crate::node::{Node, NodeId, NodeState, Peer, Versions};
+use crate::node::{Node, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
@@ -97,8 +97,6 @@ pub(super) struct Merge {
     join: Option<OperationId>,
     /// Whether it is a cluster's first exchange with another.
     joining: bool,
-    /// Members of whom the peer does not know. Empty but for a node that comes back.
-    doubtful: Vec<NodeId>,
     records: VecDeque<RemoteRecord>,
     user_state: Bytes,
     total: usize,
@@ -223,7 +221,7 @@ impl Membership {
             let message = format!("serving {busy} push/pulls already");
             return Err(ExchangeError::Refused { peer: peer.clone(), message });
         }
-        let checked = match self.leaving && state.join && !is_of_one_who_left(state) {
+        let checked = match self.leaving && state.join {
             true => {
                 let message = format!("{} has left the cluster", self.id);
                 Err(ExchangeError::Refused { peer: peer.clone(), message })
@@ -266,22 +264,12 @@ impl Membership {
         for reason in &state.refused {
             self.drop(*reason);
         }
-        let doubtful = match join.is_some() && self.returning {
-            true => self.unknown_to(&state),
-            false => Vec::new(),
-        };
+        if join.is_some() && self.returning {
+            self.come_back(&state, now);
+        }
         let total = state.nodes.len();
         let (records, user_state, _held) = (state.nodes.into(), state.user_state, state.held);
-        self.merges.push_back(Merge {
-            peer,
-            join,
-            joining,
-            doubtful,
-            records,
-            user_state,
-            total,
-            _held,
-        });
+        self.merges.push_back(Merge { peer, join, joining, records, user_state, total, _held });
         self.merge_slice(now);
     }
 
@@ -330,7 +318,7 @@ impl Membership {
             self.merge_record(&record, now);
         }
         if merge.records.is_empty() {
-            self.merged(merge, now);
+            self.merged(merge);
         } else {
             self.merges.push_front(merge);
         }
@@ -340,11 +328,7 @@ impl Membership {
     }
 
     /// The application hears of the peer's state when it knows the peer's members.
-    fn merged(&mut self, merge: Merge, now: Instant) {
-        if merge.join.is_some() && self.returning {
-            self.rejoin(now);
-            self.doubt(&merge.doubtful, now);
-        }
+    fn merged(&mut self, merge: Merge) {
         if !merge.user_state.is_empty() {
             let (state, join) = (merge.user_state, merge.joining);
             self.events.push_back(Event::UserState { state, join });
@@ -410,11 +394,6 @@ impl Membership {
         }
         Ok(())
     }
-}
-
-/// Who has left sends its own record alone.
-fn is_of_one_who_left(state: &RemoteState) -> bool {
-    matches!(&state.nodes[..], [only] if only.state == NodeState::Left)
 }
 
 /// The range of protocol versions, and of application versions, that all of them understand.

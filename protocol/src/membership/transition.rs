@@ -192,7 +192,7 @@ impl Membership {
         }
     }
 
-    fn clear_suspicion(&mut self, position: usize) -> Option<Box<Suspicion>> {
+    pub(super) fn clear_suspicion(&mut self, position: usize) -> Option<Box<Suspicion>> {
         let suspicion = self.members.at_mut(position).suspicion.take()?;
         self.timers.cancel(suspicion.timer);
         Some(suspicion)
@@ -214,7 +214,8 @@ impl Membership {
         if record.suspicion.is_some() {
             return self.confirm_suspicion(position, suspect, probe, now);
         }
-        if record.state() != NodeState::Alive {
+        // Who has left suspects nobody: it hears of refutations by chance only.
+        if record.state() != NodeState::Alive || self.leaving {
             return;
         }
         if self.is_self(suspect.node) {
@@ -226,16 +227,29 @@ impl Membership {
         };
         let id = record.node.id.clone();
         self.stats.suspicions += 1;
-        self.queue_news(id.clone(), &Message::Suspect(*suspect), None, now);
+        self.queue_news(id, &Message::Suspect(*suspect), None, now);
+        self.begin_suspicion(position, suspect.incarnation, from, probe, now);
+        self.tell_accused(position);
+    }
 
+    /// Marks a member as suspect, and gives it its time to refute.
+    fn begin_suspicion(
+        &mut self,
+        position: usize,
+        incarnation: u32,
+        accuser: NodeId,
+        probe: Option<Arc<FailedProbe>>,
+        now: Instant,
+    ) {
+        let id = self.members.at(position).node.id.clone();
         let plan = self.suspicion_plan();
         let timer = self.timers.arm(now + plan.first_timeout(), Timer::Suspicion(id));
         let record = self.members.at_mut(position);
-        record.incarnation = suspect.incarnation;
+        record.incarnation = incarnation;
         record.suspicion = Some(Box::new(Suspicion {
             timer,
             began: now,
-            accusers: vec![from],
+            accusers: vec![accuser],
             wanted: plan.wanted,
             min: plan.min,
             max: plan.max,
@@ -243,7 +257,20 @@ impl Membership {
         }));
         self.members.set_state(position, NodeState::Suspect, now);
         self.events.push_back(Event::Suspected(self.members.at(position).to_member()));
-        self.tell_accused(position);
+    }
+
+    /// Suspects a member without telling others: of that they know better.
+    pub(super) fn doubt(&mut self, id: &NodeId, now: Instant) {
+        let Some(position) = self.members.position(id.as_str()) else { return };
+        let record = self.members.at(position);
+        if record.state() != NodeState::Alive || self.is_self(id.as_str()) {
+            return;
+        }
+        let (incarnation, own) = (record.incarnation, self.id.clone());
+        let to = Peer::named(record.node.addr, id.clone());
+        self.stats.suspicions += 1;
+        self.begin_suspicion(position, incarnation, own.clone(), None, now);
+        self.send_later(Outgoing::Accuse { to, incarnation, from: own });
     }
 
     /// Tells a member at once that it is suspected. Of all that learn of a suspicion about three do,
@@ -317,14 +344,6 @@ impl Membership {
         let Some(suspicion) = record.suspicion.as_ref() else {
             return;
         };
-        if self.leaving {
-            // It hears of refutations by chance only. If it comes back, it waits again.
-            let timer = self.timers.arm(now + suspicion.max, Timer::Suspicion(id.clone()));
-            if let Some(record) = self.members.get_mut(id.as_str()) {
-                record.suspicion.as_mut().into_iter().for_each(|suspicion| suspicion.timer = timer);
-            }
-            return;
-        }
         self.stats.suspicions_expired += 1;
         if suspicion.confirmations() < suspicion.wanted {
             self.stats.suspicions_degraded += 1;

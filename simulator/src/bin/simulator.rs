@@ -127,6 +127,8 @@ fn replay(args: &ExploreArgs, stop: &Stop) -> ExitCode {
 }
 
 fn conclude(report: &Report, shared: &Shared, holds: bool) -> ExitCode {
+    // Before anything is said: who closes the standard output ends the program.
+    let written = shared.files().write(&report.results, &report.tables, &report.charts);
     for table in &report.tables {
         say(&table.terminal());
     }
@@ -137,7 +139,7 @@ fn conclude(report: &Report, shared: &Shared, holds: bool) -> ExitCode {
     if done < wanted {
         say(&format!("Interrupted: {done} of {wanted} runs."));
     }
-    if let Err(error) = shared.files().write(&report.results, &report.tables, &report.charts) {
+    if let Err(error) = written {
         complain(&error.to_string());
         return ExitCode::FAILURE;
     }

@@ -87,12 +87,13 @@ pub fn run(task: Task, members: usize, effort: &mut Effort<'_>) -> Cost {
             let spread = mass_join::one(&config, members, 0.0, effort.seed, limit, &stop);
             cost.run_seconds = begun.elapsed().as_secs_f64();
             let all = spread.and_then(|spread| spread.all);
-            cost.virtual_seconds = all.unwrap_or(limit).as_secs_f64();
+            cost.complete = all.is_some();
+            cost.virtual_seconds = all.map_or(f64::NAN, |all| all.as_secs_f64());
         }
     }
     cost.node_seconds_per_second = members as f64 * cost.virtual_seconds / cost.run_seconds;
     cost.peak_mib = status("VmHWM").map(|kib| kib as f64 / 1024.0);
-    cost.complete = !effort.stop.is_asked();
+    cost.complete &= !effort.stop.is_asked();
     cost
 }
 

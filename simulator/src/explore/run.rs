@@ -1,5 +1,6 @@
 //! One run of a scenario: chaos, then calm, then a crash in the calm; the checkers watch throughout.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::bounds;
@@ -39,8 +40,27 @@ pub struct Outcome {
     pub log: String,
 }
 
-/// Runs a scenario.
+/// Runs a scenario. A machine that panics has broken an invariant, too.
 pub fn run(scenario: &Scenario, keep_log: bool) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| attempt(scenario, keep_log))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        let what = text.unwrap_or_else(|| "it does not say why".to_owned());
+        Outcome {
+            scenario: scenario.clone(),
+            violation: Some(Violation { check: "panic", at: Time::ZERO, what }),
+            calm: (Duration::ZERO, SECOND),
+            removal: (Duration::ZERO, SECOND),
+            false_deaths: 0,
+            steps: 0,
+            took: Duration::ZERO,
+            digest: 0,
+            log: String::new(),
+        }
+    })
+}
+
+fn attempt(scenario: &Scenario, keep_log: bool) -> Outcome {
     let network = Network::new(scenario.link);
     let mut world = World::new(scenario.seed, network, Checkers::default());
     if keep_log {

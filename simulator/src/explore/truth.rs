@@ -34,6 +34,8 @@ pub struct Subject {
     pub highest_incarnation: u32,
     /// The incarnations at which it has said farewell, over all its lives.
     pub farewells: BTreeSet<u32>,
+    /// When it last came back from a farewell in this life.
+    pub returned: Option<Time>,
     /// When it was last started, stopped, paused or resumed, or left or came back.
     pub since: Time,
 }
@@ -142,6 +144,7 @@ impl Truth {
                 incarnation: 0,
                 highest_incarnation: 0,
                 farewells: BTreeSet::new(),
+                returned: None,
                 since: at,
             });
         }
@@ -151,6 +154,7 @@ impl Truth {
             self.touched[id].clear();
             subject.left = false;
             subject.joined = false;
+            subject.returned = None;
         }
         subject.addr = process.addr;
         subject.life = process.life;
@@ -208,6 +212,7 @@ impl Truth {
             if left != subject.left {
                 subject.left = left;
                 subject.since = at;
+                subject.returned = if left { subject.returned } else { Some(at) };
             }
             if left {
                 subject.farewells.insert(member.incarnation);

@@ -49,10 +49,17 @@ impl Files {
     /// # Errors
     /// The first that cannot.
     pub fn check(&self) -> Result<(), OutputError> {
+        let mut seen: Vec<PathBuf> = Vec::new();
         for path in self.all() {
             // Not truncated: an interrupted run must not lose the last one's results.
             let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
             opened.map_err(|error| failed(path, error))?;
+            let whole = path.canonicalize().map_err(|error| failed(path, error))?;
+            let device = whole.starts_with("/dev");
+            if !device && seen.contains(&whole) {
+                return Err(failed(path, "it is wanted for two outputs"));
+            }
+            seen.push(whole);
         }
         Ok(())
     }

@@ -72,22 +72,6 @@ fn whoever_waits_for_a_farewell_waits_for_its_repetition() {
     assert_eq!(one.events(), [Event::BroadcastDone(done)]);
 }
 
-/// It hears no refutations any more.
-#[test]
-fn who_has_left_declares_nobody_dead() {
-    let mut one = One::knowing(quiet(), 3);
-    one.receive(1, &[suspect("n2", 1, "n1")]);
-    one.machine.leave(one.now);
-    one.advance(secs(100));
-    assert_eq!(one.state(2), Some(NodeState::Suspect));
-    one.sent();
-    // Back again, it judges.
-    one.events();
-    one.machine.rejoin(one.now);
-    one.advance(secs(100));
-    assert!(one.event_names().contains(&"gone n2".to_owned()));
-}
-
 #[test]
 fn news_about_others_ends_with_the_farewell() {
     let mut one = One::knowing(quiet(), 3);
@@ -135,12 +119,9 @@ fn nobody_joins_through_who_has_left() {
     let refused = one.machine.serve_push_pull(&peer(5), &stranger).unwrap_err();
     assert!(refused.to_string().contains("n0 has left the cluster"), "{refused}");
     assert_eq!(one.state(5), None);
-    // But who looks for it finds it; and of two that left the one can come back through the other.
+    // But who looks for it finds it.
     stranger.join = false;
     assert_eq!(one.machine.serve_push_pull(&peer(5), &stranger).unwrap().len(), 1);
-    let returning = state_of(true, vec![record(1, 1, NodeState::Left)]);
-    let returning = RemoteState { from: Some(id(1)), ..returning };
-    assert_eq!(one.machine.serve_push_pull(&peer(1), &returning).unwrap().len(), 1);
 }
 
 #[test]
@@ -160,8 +141,52 @@ fn who_comes_back_doubts_whom_the_seed_does_not_know() {
     let states = [1, 2, 3, 4].map(|i| one.state(i).unwrap());
     use NodeState::{Alive, Suspect};
     assert_eq!(states, [Alive, Suspect, Suspect, Suspect]);
-    let told = one.queued();
-    assert!(told.iter().any(|sent| sent.messages() == [suspect("n4", 1, "n0")]));
+    // Others know better than this node; but who is meant is asked.
+    one.drain();
+    let asked = one.sent();
+    let suspects = |sent: &&Sent| sent.messages() == [suspect("n4", 1, "n0")];
+    let told: Vec<_> = asked.iter().filter(suspects).map(|sent| sent.to.addr).collect();
+    assert_eq!(told, [addr(4)]);
+    assert!(!one.queued().iter().any(|sent| sent.messages() == [suspect("n4", 1, "n0")]));
+}
+
+/// What happened while it was away: n1 was started again, n2 left, n3 came back from the dead; of
+/// another, everybody but this node has forgotten that it died.
+#[test]
+fn who_comes_back_believes_its_seed() {
+    let mut one = One::knowing(quiet(), 5);
+    one.receive(4, &[Message::Alive(alive("n1", 1, 6)), dead("n3", 1, "n4"), dead("n5", 1, "n4")]);
+    one.machine.leave(one.now);
+    one.events();
+    let join = one.machine.join(peer(4));
+    let seed = vec![
+        record(0, 1, NodeState::Left),
+        record(1, 1, NodeState::Alive),
+        record(2, 1, NodeState::Left),
+        record(3, 1, NodeState::Alive),
+        record(4, 1, NodeState::Alive),
+    ];
+    let answer = StreamResponse::PushPull(state_of(true, seed));
+    one.machine.handle_stream_response(join, answer, one.now);
+    let states = [1, 2, 3, 4, 5].map(|i| one.state(i));
+    use NodeState::{Alive, Left};
+    assert_eq!(states, [Some(Alive), Some(Left), Some(Alive), Some(Alive), None]);
+    assert_eq!(one.incarnation(1), 1);
+    let mut names = one.event_names();
+    names.sort();
+    let expected = [
+        "broadcast done",
+        "gone n1",
+        "gone n2",
+        "join done true",
+        "joined n0",
+        "joined n1",
+        "joined n3",
+        "reaped n1",
+        "reaped n3",
+        "reaped n5",
+    ];
+    assert_eq!(names, expected);
 }
 
 /// A member may have died, been forgotten and come back elsewhere, at a low incarnation, while
@@ -178,4 +203,61 @@ fn a_farewell_from_another_place_is_doubted() {
     assert_eq!(one.state(1), Some(NodeState::Suspect));
     one.machine.testing_merge(&record(2, 4, NodeState::Left), one.now);
     assert_eq!(one.state(2), Some(NodeState::Left));
+}
+
+/// What goes to a suspect does not count as told: neither the operation nor the gossip must wait for
+/// somebody else.
+#[test]
+fn a_farewell_that_only_suspects_could_hear_ends() {
+    let mut one = One::knowing(quiet(), 1);
+    one.receive(1, &[suspect("n1", 1, "n2")]);
+    assert_eq!(one.state(1), Some(NodeState::Suspect));
+    one.events();
+    let done = one.machine.leave(one.now);
+    one.advance(secs(600));
+    let events = one.events();
+    assert!(events.contains(&Event::BroadcastDone(done)), "{events:?}");
+    one.sent();
+    one.advance(secs(60));
+    assert_eq!(one.sent().len(), 0, "it still gossips");
+}
+
+/// A suspicion from before the farewell is over.
+#[test]
+fn who_comes_back_has_no_suspicions_from_before() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[suspect("n2", 1, "n1")]);
+    one.machine.leave(one.now);
+    assert!(one.event_names().contains(&"cleared n2".to_owned()));
+    one.receive(1, &[suspect("n2", 1, "n1")]);
+    assert_eq!(one.state(2), Some(NodeState::Alive));
+    assert_eq!(one.machine.testing_next_suspicion(), None);
+}
+
+/// What it says is about itself alone.
+#[test]
+fn who_has_left_accuses_nobody() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(1, &[Message::Alive(alive("n1", 1, 5))]);
+    one.machine.leave(one.now);
+    one.sent();
+    one.receive(1, &[dead("n1", 2, "n1")]);
+    assert_eq!(one.sent(), []);
+}
+
+/// Each forged accusation starts the telling again.
+#[test]
+fn accusations_do_not_hold_up_a_farewell_for_ever() {
+    let mut one = One::knowing(quiet(), 3);
+    one.events();
+    let done = one.machine.leave(one.now);
+    for i in 0..300 {
+        one.receive_from(
+            &"10.9.9.9:1".parse::<SocketAddr>().unwrap().into(),
+            &[suspect("n0", 2 + i, "n1")],
+        );
+        one.advance(ms(200));
+    }
+    let events = one.events();
+    assert!(events.contains(&Event::BroadcastDone(done)), "not told in 60 s: {events:?}");
 }

@@ -93,8 +93,8 @@ pub(crate) struct ExploreArgs {
     /// The seeds, the second one not included, as 0..1000
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Range<u64>,
-    /// Show everything that happens in each
-    #[arg(long)]
+    /// Show everything that happens in each; no files are written
+    #[arg(long, conflicts_with_all = ["json", "csv", "markdown", "svg"])]
     pub(crate) trace: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,

@@ -22,6 +22,8 @@ impl Check for Incarnation {
         let moved = known.addr != member.addr();
         let legal = match (known.state, moved) {
             (_, false) if forgotten(known, scene, process) => true,
+            // Who leaves suspects nobody any more.
+            (_, false) if has_left(process) && matches!(event, Event::Cleared(_)) => true,
             (_, false) => {
                 let before = (known.incarnation, order(known.state.unwrap_or(NodeState::Dead)));
                 let after = (member.incarnation, order(member.state));
@@ -54,12 +56,18 @@ impl Check for Incarnation {
 }
 
 /// Whether a new process of that name need not go on from there: there may be no tombstone, or it does
-/// not refuse any more.
+/// not refuse any more; and who comes back from a farewell believes its seed instead.
 fn forgotten(known: &Belief, scene: &Scene<'_>, process: &Process) -> bool {
     let config = process.config();
+    let returned = scene.truth.subject(process.id).returned;
     known.state.is_none()
-        && (config.max_tombstones < scene.truth.names()
+        && (returned.is_some_and(|returned| known.since <= returned)
+            || config.max_tombstones < scene.truth.names()
             || scene.at - known.since > config.gossip_to_the_dead_time * 10)
+}
+
+fn has_left(process: &Process) -> bool {
+    process.machine().is_some_and(|machine| machine.has_left())
 }
 
 /// At one incarnation dead beats suspect beats alive.
