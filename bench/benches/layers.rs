@@ -70,7 +70,7 @@ fn seal_keyring(group: &mut Group<'_>, keyring: &Keyring, size: usize) {
     group.bench_function(BenchmarkId::new("frame", size), |bencher| {
         bencher.iter(|| {
             frame.truncate(FRAME_HEAD + size);
-            seal_frame(keyring, Version::V1, &label, black_box(&mut frame), FRAME_HEAD).unwrap()
+            seal_frame(keyring, None, Version::V1, &label, black_box(&mut frame), FRAME_HEAD).unwrap()
         });
     });
 }
@@ -87,14 +87,14 @@ fn open_keyring(group: &mut Group<'_>, keyring: &Keyring, size: usize) {
         });
     });
     let mut sealed = vec![5; FRAME_HEAD + size];
-    let _ = seal_frame(keyring, Version::V1, &label, &mut sealed, FRAME_HEAD).unwrap();
+    let _ = seal_frame(keyring, None, Version::V1, &label, &mut sealed, FRAME_HEAD).unwrap();
     let mut frame = sealed.clone();
     group.bench_function(BenchmarkId::new("frame", size), |bencher| {
         bencher.iter(|| {
             frame.copy_from_slice(&sealed);
             let header = FrameHeader::parse(&frame, usize::MAX).unwrap().unwrap();
             let message = black_box(&mut frame[FRAME_HEADER..]);
-            open_frame(keyring, &label, header, message, false).unwrap().len()
+            open_frame(keyring, &label, header, message, false).unwrap().0.len()
         });
     });
 }

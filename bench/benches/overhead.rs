@@ -71,7 +71,7 @@ fn sealing<C: AeadInOut<NonceSize = U12>>(what: &str, cipher: &C, keyring: &Keyr
     let frames = || {
         frame.truncate(FRAME_HEAD + size);
         let frame = black_box(&mut frame);
-        let _ = black_box(seal_frame(keyring, Version::V1, &label, frame, FRAME_HEAD).unwrap());
+        let _ = black_box(seal_frame(keyring, None, Version::V1, &label, frame, FRAME_HEAD).unwrap());
     };
     report(
         what,
@@ -89,7 +89,7 @@ fn opening<C: AeadInOut<NonceSize = U12>>(what: &str, cipher: &C, keyring: &Keyr
     let mut packet = vec![5; HEAD + size];
     let _ = seal(keyring, Version::V1, aad, &mut packet, HEAD).unwrap();
     let mut frame = vec![5; FRAME_HEAD + size];
-    let _ = seal_frame(keyring, Version::V1, &label, &mut frame, FRAME_HEAD).unwrap();
+    let _ = seal_frame(keyring, None, Version::V1, &label, &mut frame, FRAME_HEAD).unwrap();
 
     let mut buffers = [ciphertext.clone(), packet.clone(), frame.clone()];
     let [a, b, c] = &mut buffers;
@@ -106,7 +106,7 @@ fn opening<C: AeadInOut<NonceSize = U12>>(what: &str, cipher: &C, keyring: &Keyr
         c.copy_from_slice(&frame);
         let header = FrameHeader::parse(c, usize::MAX).unwrap().unwrap();
         let message = black_box(&mut c[FRAME_HEADER..]);
-        black_box(open_frame(keyring, &label, header, message, false).unwrap().len());
+        black_box(open_frame(keyring, &label, header, message, false).unwrap().0.len());
     };
     report(
         what,

@@ -18,7 +18,7 @@ use aes_gcm::aes::cipher::consts::U12;
 use aes_gcm::{Aes128Gcm, Aes256Gcm, AesGcm, KeyInit, Nonce, Tag};
 
 use crate::key::{Fingerprint, KeySize, RandomnessError, SecretKey};
-use crate::keyring::{Keyring, Ring};
+use crate::keyring::{Entry, Keyring};
 use crate::nonce::{NONCE, next_nonce};
 
 /// What stands before the ciphertext: version and nonce, in bytes.
@@ -211,7 +211,8 @@ pub fn seal(
     start: usize,
 ) -> Result<Sealed, SealError> {
     check_room(buffer, start, HEAD)?;
-    seal_checked(&keyring.snapshot(), version, &next_nonce()?, aad, buffer, start)
+    let ring = keyring.snapshot();
+    seal_checked(&ring.primary, version, &next_nonce()?, aad, buffer, start)
 }
 
 pub(crate) fn check_room(buffer: &[u8], start: usize, head: usize) -> Result<(), SealError> {
@@ -223,7 +224,7 @@ pub(crate) fn check_room(buffer: &[u8], start: usize, head: usize) -> Result<(),
 
 /// The room was checked before.
 pub(crate) fn seal_checked(
-    ring: &Ring,
+    entry: &Entry,
     version: Version,
     nonce: &[u8; NONCE],
     aad: &[u8],
@@ -235,7 +236,7 @@ pub(crate) fn seal_checked(
     buffer.reserve(padding + TAG);
     // At most 16, so the number fits the byte that repeats it.
     buffer.resize(buffer.len() + padding, padding as u8);
-    let Some(tag) = ring.primary.cipher.encrypt(nonce, aad, &mut buffer[start..]) else {
+    let Some(tag) = entry.cipher.encrypt(nonce, aad, &mut buffer[start..]) else {
         buffer.truncate(start + len);
         return Err(SealError::TooLarge { len });
     };
@@ -243,7 +244,7 @@ pub(crate) fn seal_checked(
     let begin = start - HEAD;
     buffer[begin] = version.byte();
     buffer[begin + 1..start].copy_from_slice(nonce);
-    Ok(Sealed { begin, nonce_warning: ring.primary.count_sealed() })
+    Ok(Sealed { begin, nonce_warning: entry.count_sealed() })
 }
 
 /// Opens a sealed message in place and gives the part of it that is the content, which may be empty.
@@ -262,6 +263,16 @@ pub fn open<'m>(
     message: &'m mut [u8],
     accept_v0: bool,
 ) -> Result<&'m mut [u8], OpenError> {
+    open_telling(keyring, aad, message, accept_v0).map(|(content, _)| content)
+}
+
+/// As [`open`], and tells which key it was.
+pub(crate) fn open_telling<'m>(
+    keyring: &Keyring,
+    aad: &[u8],
+    message: &'m mut [u8],
+    accept_v0: bool,
+) -> Result<(&'m mut [u8], Fingerprint), OpenError> {
     let version = version_of(message, accept_v0)?;
     let (content, tag) = message.split_at_mut(message.len() - TAG);
     let (head, content) = content.split_at_mut(HEAD);
@@ -274,9 +285,9 @@ pub fn open<'m>(
     let entry = entries.find(|entry| entry.cipher.decrypt(&nonce, aad, content, &proof));
     let entry = entry.ok_or(OpenError::NoKeyFits)?;
     match version {
-        Version::V1 => Ok(content),
+        Version::V1 => Ok((content, entry.fingerprint())),
         Version::V0 => match unpadded_len(content) {
-            Some(len) => Ok(&mut content[..len]),
+            Some(len) => Ok((&mut content[..len], entry.fingerprint())),
             None => {
                 // Encrypting again with the same nonce gives the very bytes that came.
                 entry.cipher.encrypt(&nonce, aad, content);

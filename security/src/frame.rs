@@ -5,8 +5,9 @@
 //! header only where it dialled, but the label counts as associated data in both directions.
 
 use crate::cipher::{HEAD, OpenError, SealError, Sealed, V0_MAX_OVERHEAD, Version};
-use crate::cipher::{check_room, open, seal_checked};
-use crate::keyring::Keyring;
+use crate::cipher::{check_room, open_telling, seal_checked};
+use crate::key::Fingerprint;
+use crate::keyring::{Entry, Keyring};
 use crate::label::{Label, MAX_LABEL_BYTES};
 use crate::nonce::{NONCE, next_nonce};
 
@@ -122,7 +123,9 @@ impl FrameAad {
     }
 }
 
-/// Seals what stands in `buffer` from `start` on as a frame, with the primary key, in place.
+/// Seals what stands in `buffer` from `start` on as a frame, in place: with the key `with`, so that
+/// whoever asked with it can read the answer, or with the primary if that is not given or no longer
+/// installed.
 ///
 /// The [`FRAME_HEAD`] bytes before `start` are overwritten; padding and tag are appended. What the
 /// receiver accepts at most is for the caller to keep to.
@@ -133,18 +136,21 @@ impl FrameAad {
 /// system gives none.
 pub fn seal_frame(
     keyring: &Keyring,
+    with: Option<&Fingerprint>,
     version: Version,
     label: &Label,
     buffer: &mut Vec<u8>,
     start: usize,
 ) -> Result<Sealed, SealError> {
     check_room(buffer, start, FRAME_HEAD)?;
-    seal_frame_checked(keyring, version, &next_nonce()?, label, buffer, start)
+    let ring = keyring.snapshot();
+    let entry = with.and_then(|with| ring.find(with)).unwrap_or(&ring.primary);
+    seal_frame_checked(entry, version, &next_nonce()?, label, buffer, start)
 }
 
 /// The room was checked before.
 pub(crate) fn seal_frame_checked(
-    keyring: &Keyring,
+    entry: &Entry,
     version: Version,
     nonce: &[u8; NONCE],
     label: &Label,
@@ -155,15 +161,14 @@ pub(crate) fn seal_frame_checked(
     let sealed_len = len.saturating_add(version.overhead(len));
     let header = FrameHeader::of(sealed_len).ok_or(SealError::TooLarge { len })?;
     let aad = FrameAad::new(header, label);
-    let ring = keyring.snapshot();
-    let sealed = seal_checked(&ring, version, nonce, aad.as_bytes(), buffer, start)?;
+    let sealed = seal_checked(entry, version, nonce, aad.as_bytes(), buffer, start)?;
     let begin = sealed.begin - FRAME_HEADER;
     buffer[begin..sealed.begin].copy_from_slice(&header.to_bytes());
     Ok(Sealed { begin, ..sealed })
 }
 
 /// Opens the sealed message of a frame in place and gives the part of it that is the content, which
-/// may be empty. `message` is what follows the header, all of it; for `accept_v0` see [`open`].
+/// may be empty, and the key that opened it. `message` is what follows the header, all of it; for `accept_v0` see [`open`].
 ///
 /// # Errors
 /// [`FrameError::WrongLength`] if `message` is not as long as the header says, [`FrameError::Open`]
@@ -174,13 +179,13 @@ pub fn open_frame<'m>(
     header: FrameHeader,
     message: &'m mut [u8],
     accept_v0: bool,
-) -> Result<&'m mut [u8], FrameError> {
+) -> Result<(&'m mut [u8], Fingerprint), FrameError> {
     let (announced, len) = (header.message_len(), message.len());
     if announced != len {
         return Err(FrameError::WrongLength { announced, len });
     }
     let aad = FrameAad::new(header, label);
-    Ok(open(keyring, aad.as_bytes(), message, accept_v0)?)
+    Ok(open_telling(keyring, aad.as_bytes(), message, accept_v0)?)
 }
 
 #[cfg(test)]

@@ -84,6 +84,10 @@ impl Entry {
         (before + 1 == NONCE_WARNING).then_some(self.fingerprint)
     }
 
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     fn info(&self, primary: bool) -> KeyInfo {
         KeyInfo {
             fingerprint: self.fingerprint,
@@ -107,7 +111,7 @@ impl Ring {
         std::iter::once(&self.primary).chain(&self.others).map(|entry| &**entry)
     }
 
-    fn find(&self, fingerprint: &Fingerprint) -> Option<&Entry> {
+    pub(crate) fn find(&self, fingerprint: &Fingerprint) -> Option<&Entry> {
         self.entries().find(|entry| entry.fingerprint == *fingerprint)
     }
 

@@ -19,7 +19,7 @@ pub fn seal_with_nonce(
     start: usize,
 ) -> Result<Sealed, SealError> {
     cipher::check_room(buffer, start, HEAD)?;
-    cipher::seal_checked(&keyring.snapshot(), version, nonce, aad, buffer, start)
+    cipher::seal_checked(&keyring.snapshot().primary, version, nonce, aad, buffer, start)
 }
 
 /// As [`seal_frame`](crate::seal_frame).
@@ -35,5 +35,5 @@ pub fn seal_frame_with_nonce(
     start: usize,
 ) -> Result<Sealed, SealError> {
     cipher::check_room(buffer, start, FRAME_HEAD)?;
-    frame::seal_frame_checked(keyring, version, nonce, label, buffer, start)
+    frame::seal_frame_checked(&keyring.snapshot().primary, version, nonce, label, buffer, start)
 }

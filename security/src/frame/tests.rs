@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::open;
 use crate::key::{KeySize, SecretKey};
 
 fn ring() -> Keyring {
@@ -15,7 +16,7 @@ fn label(text: &str) -> Label {
 fn framed(keyring: &Keyring, version: Version, label: &Label, content: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0xEE; FRAME_HEAD];
     buffer.extend_from_slice(content);
-    let sealed = seal_frame(keyring, version, label, &mut buffer, FRAME_HEAD).unwrap();
+    let sealed = seal_frame(keyring, None, version, label, &mut buffer, FRAME_HEAD).unwrap();
     assert_eq!(sealed.begin, 0);
     assert_eq!(buffer.len(), FRAME_HEADER + content.len() + version.overhead(content.len()));
     buffer
@@ -31,7 +32,7 @@ fn opened(
     let header = FrameHeader::parse(frame, 1000)?.expect("a whole header");
     let mut message = frame[FRAME_HEADER..].to_vec();
     let result = open_frame(keyring, label, header, &mut message, accept_v0);
-    let result = result.map(|content| content.to_vec());
+    let result = result.map(|(content, _)| content.to_vec());
     assert!(result.is_ok() || message == frame[FRAME_HEADER..], "a refused message was changed");
     result
 }
@@ -134,7 +135,7 @@ fn lengths_that_no_header_holds() {
 fn missing_room_is_an_error() {
     for start in [0, HEAD, FRAME_HEAD - 1, 31] {
         let mut buffer = vec![7; 30];
-        let result = seal_frame(&ring(), Version::V1, &label("a"), &mut buffer, start);
+        let result = seal_frame(&ring(), None, Version::V1, &label("a"), &mut buffer, start);
         assert_eq!(result, Err(SealError::NoRoom { start, len: 30, head: FRAME_HEAD }));
         assert_eq!(buffer, [7; 30]);
     }
@@ -180,4 +181,28 @@ proptest! {
             prop_assert!(result.is_err());
         }
     }
+}
+
+/// Whoever asked with a key that is not the primary any more can read the answer.
+#[test]
+fn a_frame_can_be_sealed_with_another_installed_key() {
+    let old = SecretKey::from_bytes(&[1; 16]).unwrap();
+    let new = SecretKey::from_bytes(&[2; 16]).unwrap();
+    let (old_name, new_name) = (old.fingerprint(), new.fingerprint());
+    let asker = Keyring::new(old.clone());
+    let keyring = Keyring::with_keys(new, [old]).unwrap();
+    let opened_by = |with: Option<&Fingerprint>, by: &Keyring| {
+        let mut buffer = vec![0; FRAME_HEAD];
+        let sealed =
+            seal_frame(&keyring, with, Version::V1, &label("a"), &mut buffer, FRAME_HEAD).unwrap();
+        assert_eq!(sealed.begin, 0);
+        let header = FrameHeader::parse(&buffer, 1000).unwrap().unwrap();
+        open_frame(by, &label("a"), header, &mut buffer[FRAME_HEADER..], false).map(|(_, key)| key)
+    };
+    assert_eq!(opened_by(Some(&old_name), &asker), Ok(old_name));
+    assert_eq!(opened_by(None, &asker), Err(FrameError::Open(OpenError::NoKeyFits)));
+    assert_eq!(opened_by(None, &keyring), Ok(new_name));
+    // A key that is not there any more.
+    keyring.remove(&old_name).unwrap();
+    assert_eq!(opened_by(Some(&old_name), &keyring), Ok(new_name));
 }

@@ -81,7 +81,7 @@ fn run_packet(case: &Case) -> Outcome {
     let begin = sealed.map_err(|error| error.to_string())?.begin;
     let ours = &ours[begin..];
     let mut theirs = message(case)?;
-    let opened = open(&keyring, &aad, &mut theirs, true).map(|content| to_hex(content));
+    let opened = open(&keyring, &aad, &mut theirs, true).map(|(content, _)| to_hex(content));
     compare(case, ours, opened.map_err(|error| error.to_string()))
 }
 
@@ -112,7 +112,7 @@ fn open_captured_frame(
         return Ok("no whole header".to_owned());
     };
     let message = &mut frame[FRAME_HEADER..];
-    open_frame(keyring, label, header, message, true).map(|content| to_hex(content))
+    open_frame(keyring, label, header, message, true).map(|(content, _)| to_hex(content))
 }
 
 /// A message that Go refuses, in Go's words.
