@@ -70,7 +70,8 @@ fn seal_keyring(group: &mut Group<'_>, keyring: &Keyring, size: usize) {
     group.bench_function(BenchmarkId::new("frame", size), |bencher| {
         bencher.iter(|| {
             frame.truncate(FRAME_HEAD + size);
-            seal_frame(keyring, None, Version::V1, &label, black_box(&mut frame), FRAME_HEAD).unwrap()
+            seal_frame(keyring, None, Version::V1, &label, black_box(&mut frame), FRAME_HEAD)
+                .unwrap()
         });
     });
 }

@@ -71,7 +71,8 @@ fn sealing<C: AeadInOut<NonceSize = U12>>(what: &str, cipher: &C, keyring: &Keyr
     let frames = || {
         frame.truncate(FRAME_HEAD + size);
         let frame = black_box(&mut frame);
-        let _ = black_box(seal_frame(keyring, None, Version::V1, &label, frame, FRAME_HEAD).unwrap());
+        let _ =
+            black_box(seal_frame(keyring, None, Version::V1, &label, frame, FRAME_HEAD).unwrap());
     };
     report(
         what,

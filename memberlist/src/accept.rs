@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
-use memberlist_protocol::{ExchangeError, Peer};
+use memberlist_protocol::{DropReason, ExchangeError, Peer};
 use memberlist_transport::{RecvError, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +13,9 @@ use tracing::{debug, warn};
 
 use crate::command::Command;
 use crate::delegate::UserMessage;
+#[cfg(feature = "encryption")]
+use crate::layers::KeyName;
+use crate::layers::LayerError;
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
@@ -67,11 +70,18 @@ async fn serve<S>(stream: S, peer: Peer, server: Arc<Server>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut channel = Channel::new(stream, server.context.clone());
+    let mut channel = Channel::accepted(stream, server.context.clone());
     let outcome = match channel.receive().await {
         Ok(item) => server.answer(&mut channel, &peer, item).await,
         Err(StreamFault::Eof) => return,
+        Err(StreamFault::Layer(error)) => {
+            server.context.layers.warn(peer.addr, "stream", &error);
+            server.count(error.reason()).await;
+            let told = server.refuse(&mut channel, &error).await;
+            told.and(Err(error.into()))
+        }
         Err(StreamFault::Content(error)) => {
+            server.count(error.reason()).await;
             // Tell a peer that speaks the same format what is wrong with it, as Go does.
             let refusal = MessageFrames::error(server.context.format, &error.to_string());
             let told = channel.send(refusal).await;
@@ -111,6 +121,10 @@ impl Server {
                     UserMessage { payload, from: peer.addr, origin: None, reliable: true };
                 self.deliver(channel, message).await
             }
+            #[cfg(feature = "encryption")]
+            StreamItem::Request { topic: crate::keys::TOPIC, body } => {
+                crate::keys::serve(channel, &self.context, peer, &body).await
+            }
             StreamItem::Request { topic, .. } => {
                 let text = format!("this node has no answers on topic {topic}");
                 channel.send(MessageFrames::error(format, &text)).await
@@ -119,6 +133,46 @@ impl Server {
                 let text = "this message has no place at the beginning of a stream";
                 channel.send(MessageFrames::error(format, text)).await
             }
+        }
+    }
+
+    /// Tells a peer whose label or keys do not fit, as far as it can read that, and without telling
+    /// what would fit.
+    async fn refuse<S>(
+        &self,
+        channel: &mut Channel<S>,
+        error: &LayerError,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match error {
+            LayerError::PlaintextRefused => {
+                let text =
+                    "only encrypted streams are accepted here: this cluster's keyring is needed";
+                channel.refuse_in_the_clear(text).await
+            }
+            LayerError::NoKey => {
+                channel
+                    .refuse_in_the_clear("what came is encrypted, and there are no keys here")
+                    .await
+            }
+            LayerError::WrongKey => {
+                let text = "no key here opens what came: compare keyrings";
+                channel.send(MessageFrames::error(self.context.format, text)).await
+            }
+            LayerError::Label(_) if !self.context.layers.sealing.seals_outgoing() => {
+                channel.refuse_in_the_clear("another label is expected here").await
+            }
+            // A label that does not fit is part of what a key proves: no answer could be read.
+            _ => Ok(()),
+        }
+    }
+
+    async fn count(&self, reason: DropReason) {
+        if let Some(commands) = self.commands.upgrade() {
+            // If the node is down, nobody counts any more.
+            let _ = commands.send(Command::CountDrop { reason }).await;
         }
     }
 
@@ -147,12 +201,28 @@ impl Server {
         };
         let answer = answer_with_own_state(channel, &self.context, &state, records);
         let sent = to_its_end(answer, |fault| fault).await;
+        #[cfg(feature = "encryption")]
+        self.hand_over(channel.opened_with(), &state).await;
         let state = sent.is_ok().then_some(state);
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts what is being served any more.
             let _ = commands.send(Command::FinishPushPull { peer: peer.clone(), state }).await;
         }
         sent
+    }
+
+    /// A peer that uses another key than this node's primary is given that.
+    #[cfg(feature = "encryption")]
+    async fn hand_over(&self, asked_with: Option<KeyName>, state: &RemoteState) {
+        let primary = self.context.layers.sealing.keys().map(|keys| keys.keyring.primary());
+        let key = asked_with.filter(|key| Some(*key) != primary);
+        let own = state.nodes.iter().find(|record| Some(&record.node.id) == state.from.as_ref());
+        let (Some(key), Some(own)) = (key, own) else { return };
+        let peer = Peer::named(own.node.addr, own.node.id.clone());
+        if let Some(commands) = self.commands.upgrade() {
+            // If the node is down, it gives nothing.
+            let _ = commands.send(Command::HandOver { peer, key }).await;
+        }
     }
 
     /// Hands a message to the application; while that has no room, the sender is told to wait.

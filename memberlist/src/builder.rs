@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memberlist_protocol::wire::stream::{RemoteRecord, StreamLimits};
 use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
+use memberlist_security::Label;
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::sync::{Semaphore, mpsc};
@@ -19,6 +20,7 @@ use crate::driver::Driver;
 use crate::error::StartError;
 use crate::events::{Capacity, Others};
 use crate::handle::{Inner, Memberlist};
+use crate::layers::{Layers, Sealing};
 use crate::limit::RateLimit;
 use crate::messages::{Delivery, Messages};
 use crate::observe::{drop_messages, tell_messages, tell_notices};
@@ -88,6 +90,7 @@ impl Builder {
         let Self { config, delegate, observed, messages } = self;
         check_limits(&config)?;
         let id = NodeId::new(&config.name)?;
+        let layers = Arc::new(layers(&config)?);
         let meta = delegate.node_meta(config.protocol.max_meta_bytes);
         let now = tokio::time::Instant::now().into_std();
         let machine = Membership::new(
@@ -104,7 +107,7 @@ impl Builder {
         let hub = Arc::clone(&shared.hub);
         let transport = Arc::new(transport);
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
-        let context = stream_context(&config, id, &delegate);
+        let context = stream_context(&config, id, &delegate, layers);
         let messages = messages.unwrap_or_else(|| {
             let (sender, receiver) = mpsc::channel(config.message_capacity);
             match observed {
@@ -135,6 +138,7 @@ impl Builder {
             context.clone(),
             tokio::spawn(accept),
         );
+        driver.fit_layers();
         driver.tell_all();
         tokio::spawn(driver.run());
         let join_permits = Semaphore::new(config.join_concurrency);
@@ -195,7 +199,12 @@ fn stream_limits(config: &Config) -> StreamLimits {
     limits
 }
 
-fn stream_context(config: &Config, own: NodeId, delegate: &Arc<dyn Delegate>) -> StreamContext {
+fn stream_context(
+    config: &Config,
+    own: NodeId,
+    delegate: &Arc<dyn Delegate>,
+    layers: Arc<Layers>,
+) -> StreamContext {
     StreamContext {
         own,
         format: config.protocol.wire_format,
@@ -205,7 +214,17 @@ fn stream_context(config: &Config, own: NodeId, delegate: &Arc<dyn Delegate>) ->
         budget: Arc::new(Semaphore::new(Budget::units(config.max_buffered_stream_bytes))),
         budget_bytes: config.max_buffered_stream_bytes,
         delegate: Arc::clone(delegate),
+        layers,
     }
+}
+
+fn layers(config: &Config) -> Result<Layers, StartError> {
+    let label = Label::new(&config.label)?;
+    #[cfg(feature = "encryption")]
+    let sealing = Sealing::new(config.encryption.as_ref());
+    #[cfg(not(feature = "encryption"))]
+    let sealing = Sealing;
+    Ok(Layers::new(label, config.skip_inbound_label_check, sealing))
 }
 
 fn system_seed() -> Result<u64, StartError> {

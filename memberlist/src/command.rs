@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord};
 use memberlist_protocol::{
-    BroadcastError, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority, Relation, Stats,
-    StreamResponse, Tombstone,
+    BroadcastError, DropReason, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority,
+    Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
 
@@ -71,6 +71,16 @@ pub(crate) enum Command {
         peer: Peer,
         state: RemoteState,
         reply: oneshot::Sender<Result<(Vec<SnapshotRecord>, RemoteState), ExchangeError>>,
+    },
+    /// A peer still uses this key, not the primary: gives it that.
+    #[cfg(feature = "encryption")]
+    HandOver {
+        peer: Peer,
+        key: memberlist_security::Fingerprint,
+    },
+    /// Something was dropped on the way to the machine.
+    CountDrop {
+        reason: DropReason,
     },
     /// The exchange with that peer has ended; with its state if it went well.
     FinishPushPull {

@@ -1,6 +1,13 @@
 //! Settings of a node: the protocol's, and those of the driver around it.
 
+#[cfg(feature = "encryption")]
+use std::path::PathBuf;
+
 use bytes::Bytes;
+#[cfg(feature = "encryption")]
+use memberlist_security::{Keyring, KeyringFile, KeyringFileError, SecretKey};
+#[cfg(feature = "encryption")]
+use tracing::warn;
 
 /// The settings of one [`Memberlist`](crate::Memberlist).
 ///
@@ -11,7 +18,7 @@ use bytes::Bytes;
 /// config.meta = "zone=b".into();
 /// config.protocol.indirect_probes = 5;
 /// ```
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// This node's name: unique in the cluster, 1 to 255 bytes.
@@ -46,6 +53,95 @@ pub struct Config {
     /// own. Default 40 MiB; must be more than the largest user state, 20 MiB. When full, the newest
     /// is dropped and counted: a later exchange of states brings another.
     pub max_waiting_state_bytes: usize,
+    /// The name of the cluster on a shared network, at most 255 bytes; all nodes need the same.
+    /// Default none. Packets and streams of other clusters are refused and counted. Go: `Label`.
+    pub label: String,
+    /// Whether the label of what comes is taken for granted. Default off. For a roll-out (first all
+    /// nodes get the label and skip the check, then all check), and for transports that take it off
+    /// themselves; what comes with a label is then refused as doubled, unless the transport takes it
+    /// off. Go: `SkipInboundLabelCheck`.
+    pub skip_inbound_label_check: bool,
+    /// The keys, if what travels is encrypted. Default none.
+    #[cfg(feature = "encryption")]
+    pub encryption: Option<Encryption>,
+}
+
+/// How a node encrypts.
+///
+/// A running cluster is brought from plain to encrypted in three steps, each on every node before the
+/// next: keys, with both switches off; then [`encrypt_outgoing`](Self::encrypt_outgoing) on; then
+/// [`verify_incoming`](Self::verify_incoming) on. The switches can be changed at run time: see
+/// `Memberlist::keys`.
+///
+/// ```
+/// use memberlist::{Config, Encryption};
+/// use memberlist::security::{KeySize, Keyring, SecretKey};
+///
+/// let key = SecretKey::generate(KeySize::Bits256)?;
+/// let mut config = Config::wan("db-3");
+/// config.encryption = Some(Encryption::new(Keyring::new(key)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "encryption")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Encryption {
+    /// The keys. A clone of it stays connected: it may be changed here while the node runs.
+    pub keyring: Keyring,
+    /// Whether what is sent is encrypted. Default on. Go: `GossipVerifyOutgoing`.
+    pub encrypt_outgoing: bool,
+    /// Whether what comes in the clear is refused. Default on. Go: `GossipVerifyIncoming`.
+    pub verify_incoming: bool,
+    /// Whether encryption version 0 is opened, as Go nodes of protocol version 1 write it. Default
+    /// off: somebody on the way could then cut captured messages short.
+    pub accept_v0: bool,
+    /// Where the keyring is written whenever a request of the cluster changes it. Default nowhere.
+    pub keyring_file: Option<PathBuf>,
+}
+
+#[cfg(feature = "encryption")]
+impl Encryption {
+    /// With these keys, both switches on.
+    pub fn new(keyring: Keyring) -> Self {
+        Self {
+            keyring,
+            encrypt_outgoing: true,
+            verify_incoming: true,
+            accept_v0: false,
+            keyring_file: None,
+        }
+    }
+
+    /// With the keys of a file, which is kept up to date: a JSON array of keys in base64, the primary
+    /// first, as Serf writes it. If there is no such file yet, it is made of `keys`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written, or there are no keys.
+    pub fn from_file(
+        path: impl Into<PathBuf>,
+        keys: Vec<SecretKey>,
+    ) -> Result<Self, KeyringFileError> {
+        let path = path.into();
+        let keys = match KeyringFile::load(&path) {
+            Ok(file) => {
+                if file.open_to_others {
+                    warn!(path = %path.display(), "the keyring file can be read by others; \
+                        make it mode 0600");
+                }
+                file.keys
+            }
+            Err(KeyringFileError::Missing { .. }) if !keys.is_empty() => {
+                KeyringFile::save(&path, &keys)?;
+                keys
+            }
+            Err(error) => return Err(error),
+        };
+        let mut keys = keys.into_iter();
+        let primary = keys.next().ok_or_else(|| KeyringFileError::Empty { path: path.clone() })?;
+        let keyring = Keyring::with_keys(primary, keys)
+            .map_err(|_| KeyringFileError::TooMany { path: path.clone() })?;
+        Ok(Self { keyring_file: Some(path), ..Self::new(keyring) })
+    }
 }
 
 impl Config {
@@ -77,6 +173,10 @@ impl Config {
             message_capacity: 1024,
             event_capacity: 1024,
             max_waiting_state_bytes: 40 << 20,
+            label: String::new(),
+            skip_inbound_label_check: false,
+            #[cfg(feature = "encryption")]
+            encryption: None,
         }
     }
 

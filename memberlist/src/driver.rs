@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use memberlist_protocol::wire::Room;
 use memberlist_protocol::{
     BroadcastError, DropReason, Event as Happened, ExchangeError, Membership, Node, OperationId,
     Peer, StreamRequest, StreamRequestKind, StreamResponse,
@@ -27,6 +26,7 @@ use tracing::{debug, info, warn};
 use crate::command::{Cancelled, Command};
 use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
+use crate::layers::{Layers, Wrapping};
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
@@ -44,6 +44,10 @@ const CATCH_UP_TURNS: usize = 64;
 const SEND_PATIENCE: Duration = Duration::from_millis(20);
 /// When timers are this late, the runtime may not know yet which sockets have something.
 const STOOD_STILL: Duration = Duration::from_millis(10);
+
+/// Peers that are given a key at the same time.
+#[cfg(feature = "encryption")]
+const MAX_HAND_OVERS: usize = 8;
 
 thread_local! {
     /// One receive buffer a worker thread, however many nodes it runs.
@@ -73,6 +77,8 @@ pub(crate) struct Driver<T: Transport> {
     streams: JoinSet<()>,
     waiting: Waiting,
     packet: Vec<u8>,
+    /// What the machine was told of the layers.
+    wrapping: Option<Wrapping>,
     /// After an error nothing is received until then.
     deaf_until: Option<tokio::time::Instant>,
     receive_backoff: Backoff,
@@ -80,6 +86,9 @@ pub(crate) struct Driver<T: Transport> {
     unreadable: RateLimit,
     unsendable: RateLimit,
     conflicts: RateLimit,
+    /// Keys that are being given to peers.
+    #[cfg(feature = "encryption")]
+    hand_overs: Arc<tokio::sync::Semaphore>,
 }
 
 /// Whether the node goes on.
@@ -112,12 +121,15 @@ impl<T: Transport> Driver<T> {
             streams: JoinSet::new(),
             waiting: Waiting::default(),
             packet: Vec::new(),
+            wrapping: None,
             deaf_until: None,
             receive_backoff: Backoff::default(),
             unreceivable: RateLimit::default(),
             unreadable: RateLimit::default(),
             unsendable: RateLimit::default(),
             conflicts: RateLimit::default(),
+            #[cfg(feature = "encryption")]
+            hand_overs: Arc::new(tokio::sync::Semaphore::new(MAX_HAND_OVERS)),
         }
     }
 
@@ -149,12 +161,12 @@ impl<T: Transport> Driver<T> {
         };
         let deaf_until = self.deaf_until;
         let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
-        let transport = &*self.transport;
+        let (transport, layers) = (&*self.transport, &*self.context.layers);
         let receiving = async {
             if let Some(at) = deaf_until {
                 tokio::time::sleep_until(at).await;
             }
-            poll_fn(|cx| receive(cx, transport, machine, unreadable)).await
+            poll_fn(|cx| receive(cx, transport, layers, machine, unreadable)).await
         };
         let flow = tokio::select! {
             received = receiving => self.received(received),
@@ -200,8 +212,9 @@ impl<T: Transport> Driver<T> {
         }
         for _ in 0..CATCH_UP_TURNS {
             let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
-            let transport = &*self.transport;
-            let received = poll_fn(|cx| Poll::Ready(receive(cx, transport, machine, unreadable)));
+            let (transport, layers) = (&*self.transport, &*self.context.layers);
+            let received =
+                poll_fn(|cx| Poll::Ready(receive(cx, transport, layers, machine, unreadable)));
             if !matches!(unconstrained(received).await, Poll::Ready(Ok(()))) {
                 return;
             }
@@ -259,7 +272,13 @@ impl<T: Transport> Driver<T> {
             Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
+            #[cfg(feature = "encryption")]
+            Command::HandOver { peer, key } => self.hand_over(peer, key),
+            Command::CountDrop { reason } => self.machine.count_drop(reason),
             Command::StreamDone { id, response } => {
+                if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &response {
+                    self.machine.count_drop(*reason);
+                }
                 self.machine.handle_stream_response(id, response, now);
             }
             Command::StreamPing { peer, node, source, reply } => {
@@ -294,11 +313,21 @@ impl<T: Transport> Driver<T> {
     // ---- outputs ------------------------------------------------------------------------------
 
     async fn drain(&mut self) {
+        self.fit_layers();
         self.send_packets().await;
         while let Some(request) = self.machine.poll_stream_request() {
             self.open_stream(request);
         }
         self.tell_all();
+    }
+
+    /// Tells the machine when encryption was switched on or off. The builder calls it as well.
+    pub(crate) fn fit_layers(&mut self) {
+        let wrapping = self.context.layers.wrapping();
+        if self.wrapping != Some(wrapping) {
+            self.wrapping = Some(wrapping);
+            self.machine.set_outer_layers(wrapping.head + wrapping.tail, wrapping.sealed);
+        }
     }
 
     /// Publishes what has happened. The builder calls it as well, so that the handle shows this
@@ -315,14 +344,16 @@ impl<T: Transport> Driver<T> {
     async fn send_packets(&mut self) {
         let mut packet = std::mem::take(&mut self.packet);
         let mut patience = SEND_PATIENCE;
+        let wrapping = self.context.layers.wrapping();
         loop {
             let transport = &*self.transport;
-            let mut room = |to: &Peer| Room {
-                head: 0,
-                tail: 0,
-                max_packet_bytes: transport.max_packet_bytes(&destination(to)),
-            };
+            let mut room = |to: &Peer| wrapping.room(transport.max_packet_bytes(&destination(to)));
             let Some(transmit) = self.machine.poll_transmit(&mut packet, &mut room) else { break };
+            if let Err(error) = self.context.layers.wrap(&mut packet, wrapping) {
+                self.shared.packets_dropped.fetch_add(1, Ordering::Relaxed);
+                self.context.layers.warn(transmit.to.addr, "packet to it", &error);
+                continue;
+            }
             let to = destination(&transmit.to);
             let sending = self.transport.send_packet(&to, &packet);
             match send_within(&mut patience, sending).await {
@@ -337,6 +368,17 @@ impl<T: Transport> Driver<T> {
             }
         }
         self.packet = packet;
+    }
+
+    #[cfg(feature = "encryption")]
+    fn hand_over(&mut self, peer: Peer, key: memberlist_security::Fingerprint) {
+        // The peer asks for more by itself: with its next exchange of states.
+        let Ok(permit) = Arc::clone(&self.hand_overs).try_acquire_owned() else { return };
+        let (transport, context) = (Arc::clone(&self.transport), self.context.clone());
+        self.streams.spawn(async move {
+            let _permit = permit;
+            crate::keys::hand_over(&*transport, &context, &peer, key).await;
+        });
     }
 
     fn open_stream(&mut self, request: StreamRequest) {
@@ -480,6 +522,7 @@ async fn send_within<R>(patience: &mut Duration, sending: impl Future<Output = R
 fn receive<T: Transport>(
     cx: &mut Context<'_>,
     transport: &T,
+    layers: &Layers,
     machine: &mut Membership,
     unreadable: &mut RateLimit,
 ) -> Poll<Result<(), RecvError>> {
@@ -489,7 +532,15 @@ fn receive<T: Transport>(
             match transport.poll_recv_packet(cx, buf) {
                 Poll::Ready(Ok((len, source))) => {
                     let peer = peer_of(&source);
-                    if let Err(error) = machine.handle_packet(&peer, &buf[..len], now) {
+                    let packet = match layers.unwrap(&mut buf[..len]) {
+                        Ok(packet) => packet,
+                        Err(error) => {
+                            machine.count_drop(error.reason());
+                            layers.warn(peer.addr, "packet", &error);
+                            continue;
+                        }
+                    };
+                    if let Err(error) = machine.handle_packet(&peer, packet, now) {
                         warn_unreadable(unreadable, &peer, &error);
                     }
                 }

@@ -30,6 +30,9 @@ pub enum StartError {
         /// What it must satisfy.
         rule: &'static str,
     },
+    /// [`Config::label`](crate::Config::label) is too long.
+    #[error(transparent)]
+    Label(#[from] memberlist_security::LabelTooLong),
     /// The transport's packets are too small.
     #[error("the transport's packets are too small: {limit} bytes; at least {least} are needed")]
     TransportPackets {

@@ -185,6 +185,22 @@ impl<T: Transport> Memberlist<T> {
         self.ask(|reply| Command::Tombstone { name, reply }).await
     }
 
+    /// The keys of the cluster: who has which, and how they are replaced. Nothing if this node was
+    /// started without [`Config::encryption`].
+    ///
+    /// ```no_run
+    /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(keys) = node.keys() {
+    ///     let (key, report) = keys.rotate().await?;
+    ///     println!("{} members now use {key}", report.answers.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "encryption")]
+    pub fn keys(&self) -> Option<crate::keys::Keys<'_, T>> {
+        crate::keys::Keys::new(&self.inner)
+    }
+
     // ---- coming and going ---------------------------------------------------------------------
 
     /// Joins the cluster of the seeds: all are tried, at the same time, and each has its result.

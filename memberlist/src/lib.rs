@@ -37,6 +37,9 @@ mod driver;
 mod error;
 mod events;
 mod handle;
+#[cfg(feature = "encryption")]
+mod keys;
+mod layers;
 mod limit;
 mod messages;
 mod observe;
@@ -46,6 +49,8 @@ mod streams;
 pub use builder::Builder;
 pub use bytes::Bytes;
 pub use config::Config;
+#[cfg(feature = "encryption")]
+pub use config::Encryption;
 pub use delegate::{Delegate, UserMessage};
 pub use error::{
     Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
@@ -53,11 +58,15 @@ pub use error::{
 };
 pub use events::{Event, Subscription};
 pub use handle::Memberlist;
+#[cfg(feature = "encryption")]
+pub use keys::{HeldKey, KeyAnswer, KeyFailure, KeyReport, KeyUse, Keys, KeysError};
+pub use layers::LayerError;
 pub use memberlist_protocol as protocol;
 pub use memberlist_protocol::{
     Death, ExchangeError, Member, Node, NodeId, NodeState, Peer, Priority, Refusal, Relation,
     Stats, Tombstone, wire::stream::RemoteRecord,
 };
+pub use memberlist_security as security;
 pub use memberlist_transport::{self as transport, Transport, memory};
 pub use messages::Messages;
 

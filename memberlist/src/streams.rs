@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
 use crate::delegate::Delegate;
+use crate::layers::{KeyName, LayerError, Layers, StreamReader, StreamWriter};
 
 /// How much is read at a time, and the least progress that a peer must make within a timeout.
 const READ_BYTES: usize = 16 * 1024;
@@ -54,6 +55,7 @@ pub(crate) struct StreamContext {
     /// All of the budget.
     pub(crate) budget_bytes: usize,
     pub(crate) delegate: Arc<dyn Delegate>,
+    pub(crate) layers: Arc<Layers>,
 }
 
 /// A share of the memory for messages that are being read, or wait for the application or to be
@@ -89,8 +91,10 @@ impl Budget {
 pub(crate) enum StreamFault {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("the peer closed the stream without an answer")]
+    #[error("the peer closed the stream without an answer; it may have another label, or no time")]
     Eof,
+    #[error("{0}")]
+    Layer(#[from] LayerError),
     #[error("no progress within {0:?}")]
     Stalled(Duration),
     #[error("{0}")]
@@ -106,6 +110,9 @@ impl StreamFault {
         match self {
             Self::Io(error) => ExchangeError::Io { peer, message: error.to_string() },
             Self::Stalled(timeout) => ExchangeError::Timeout { peer, timeout },
+            Self::Layer(error) => {
+                ExchangeError::Layer { peer, reason: error.reason(), message: error.to_string() }
+            }
             // What this node did wrong is not held against the peer's answer.
             Self::NoState | Self::Panicked => ExchangeError::Io { peer, message: self.to_string() },
             fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
@@ -117,6 +124,8 @@ impl StreamFault {
 pub(crate) struct Channel<S> {
     stream: S,
     context: StreamContext,
+    inbound: StreamReader,
+    outbound: StreamWriter,
     frames: FrameReader,
     assembler: Assembler,
     number: FrameNumber,
@@ -127,9 +136,30 @@ pub(crate) struct Channel<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
-    pub(crate) fn new(stream: S, context: StreamContext) -> Self {
+    /// On a stream that this node opened; sealed with this key instead of the primary, if it is given.
+    pub(crate) fn dialled(stream: S, context: StreamContext, key: Option<KeyName>) -> Self {
+        let inbound = StreamReader::of_answer(Arc::clone(&context.layers));
+        let outbound = StreamWriter::of_dialler(Arc::clone(&context.layers), key);
+        Self::new(stream, context, inbound, outbound)
+    }
+
+    /// On a stream that a peer opened.
+    pub(crate) fn accepted(stream: S, context: StreamContext) -> Self {
+        let inbound = StreamReader::of_dialler(Arc::clone(&context.layers));
+        let outbound = StreamWriter::of_answer(Arc::clone(&context.layers));
+        Self::new(stream, context, inbound, outbound)
+    }
+
+    fn new(
+        stream: S,
+        context: StreamContext,
+        inbound: StreamReader,
+        outbound: StreamWriter,
+    ) -> Self {
         Self {
             stream,
+            inbound,
+            outbound,
             frames: FrameReader::new(context.format, context.limits),
             assembler: Assembler::new(context.format, context.limits),
             number: FrameNumber::default(),
@@ -144,15 +174,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Writes one message, piece by piece.
     pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
         let mut message = message.compressed(self.context.compression);
-        self.out.clear();
-        if !self.wrote_preamble {
-            preamble(self.context.format, &mut self.out);
-            self.wrote_preamble = true;
-        }
-        while message.next_record(&mut self.number, &mut self.out) {
+        self.outbound.answer_with(self.inbound.opened_with());
+        loop {
+            let (format, number) = (self.context.format, &mut self.number);
+            let wrote_preamble = &mut self.wrote_preamble;
+            let any = self.outbound.wrap(&mut self.out, |out| {
+                if !std::mem::replace(wrote_preamble, true) {
+                    preamble(format, out);
+                }
+                message.next_record(number, out)
+            })?;
+            if !any {
+                break;
+            }
             let wrote = self.stream.write_all(&self.out);
             timeout(self.context.timeout, wrote).await.map_err(|_| self.stalled())??;
-            self.out.clear();
         }
         timeout(self.context.timeout, self.stream.flush()).await.map_err(|_| self.stalled())??;
         Ok(())
@@ -186,6 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             let read = timeout_at(deadline, self.stream.read(&mut buf));
             let len = read.await.map_err(|_| self.stalled())??;
             if len == 0 {
+                if !self.inbound.is_whole()? {
+                    return Err(StreamError::Truncated.into());
+                }
                 self.frames.finish()?;
                 self.assembler.finish()?;
                 return Err(StreamFault::Eof);
@@ -196,8 +235,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             if progress >= READ_BYTES {
                 (deadline, progress) = (Instant::now() + self.context.timeout, 0);
             }
-            self.frames.push(&buf[..len]);
+            self.inbound.push(&buf[..len], &mut self.frames)?;
         }
+    }
+
+    /// Tells a peer that does not encrypt why it is refused.
+    pub(crate) async fn refuse_in_the_clear(&mut self, text: &str) -> Result<(), StreamFault> {
+        self.outbound.refuse_in_the_clear();
+        self.send(MessageFrames::error(self.context.format, text)).await
+    }
+
+    /// The key that opened what came last; nothing if it came in the clear.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn opened_with(&self) -> Option<KeyName> {
+        self.inbound.opened_with()
     }
 
     /// Pays for what has been received and decoded, waiting for others to give back if it must.
@@ -215,16 +266,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 }
 
-/// Opens a stream to a peer.
-async fn open<T: Transport>(
+/// Opens a stream to a peer; sealed with this key instead of the primary, if it is given.
+pub(crate) async fn open<T: Transport>(
     transport: &T,
     context: &StreamContext,
     peer: &Peer,
     within: Duration,
+    key: Option<KeyName>,
 ) -> Result<Channel<T::Stream>, ExchangeError> {
     let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_arc) };
     match transport.open_stream(&to, within).await {
-        Ok(stream) => Ok(Channel::new(stream, context.clone())),
+        Ok(stream) => Ok(Channel::dialled(stream, context.clone(), key)),
         Err(OpenError::Timeout { timeout, .. }) => {
             Err(ExchangeError::Timeout { peer: peer.clone(), timeout })
         }
@@ -244,7 +296,7 @@ pub(crate) async fn push_pull<T: Transport>(
     join: bool,
     records: Vec<SnapshotRecord>,
 ) -> Result<StreamResponse, ExchangeError> {
-    let mut channel = open(transport, context, peer, context.timeout).await?;
+    let mut channel = open(transport, context, peer, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     let own = own_state(context, peer.name.clone(), join, records).map_err(fault)?;
     channel.send(own).await.map_err(fault)?;
@@ -293,7 +345,7 @@ pub(crate) async fn stream_ping<T: Transport>(
     within: Duration,
 ) -> Result<StreamResponse, ExchangeError> {
     let exchange = async {
-        let mut channel = open(transport, context, peer, within).await?;
+        let mut channel = open(transport, context, peer, within, None).await?;
         let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
         let node = peer.name.as_ref().map_or("", NodeId::as_str);
         let source = Some(PingSource { node: context.own.as_str(), addr: source });
@@ -317,7 +369,7 @@ pub(crate) async fn send_user_message<T: Transport>(
     peer: Peer,
     payload: Bytes,
 ) -> Result<(), ExchangeError> {
-    let mut channel = open(transport, context, &peer, context.timeout).await?;
+    let mut channel = open(transport, context, &peer, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     channel.send(MessageFrames::user(context.format, payload)).await.map_err(fault)?;
     loop {
@@ -340,7 +392,7 @@ pub(crate) fn ack(format: WireFormat, sequence: u32, payload: &[u8]) -> MessageF
     MessageFrames::ack(format, &Ack { sequence, payload })
 }
 
-fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
+pub(crate) fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
     let what = match item {
         StreamItem::Ping { .. } => "a ping",
         StreamItem::Ack { .. } => "an ack",
@@ -373,6 +425,7 @@ mod tests {
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,
             delegate: Arc::new(()),
+            layers: Arc::new(Layers::new(Default::default(), false, Default::default())),
         }
     }
 
@@ -390,10 +443,10 @@ mod tests {
     /// Receives a state of that many nodes over a stream that ends then.
     async fn received(context: &StreamContext, nodes: usize) -> Result<StreamItem, StreamFault> {
         let (near, far) = duplex(1 << 16);
-        let mut sender = Channel::new(far, context.clone());
+        let mut sender = Channel::dialled(far, context.clone(), None);
         let state = own_state(context, None, false, records(nodes)).unwrap();
         let sent = async move { sender.send(state).await };
-        let mut receiver = Channel::new(near, context.clone());
+        let mut receiver = Channel::accepted(near, context.clone());
         tokio::join!(sent, receiver.receive()).1
     }
 

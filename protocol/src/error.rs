@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::node::{MAX_NAME_BYTES, Peer};
+use crate::stats::DropReason;
 
 /// A name that cannot be a node's. Blame: the caller, or the peer that sent it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -127,6 +128,16 @@ pub enum ExchangeError {
         /// With whom.
         peer: Peer,
         /// What was wrong.
+        message: String,
+    },
+    /// The peer's label, keys or encryption are not this node's.
+    #[error("{peer} is not to be understood: {message}")]
+    Layer {
+        /// With whom.
+        peer: Peer,
+        /// Which: a reason about labels, keys or encryption.
+        reason: DropReason,
+        /// What to check.
         message: String,
     },
     /// The peer said no.

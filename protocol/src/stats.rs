@@ -15,10 +15,26 @@ pub enum DropReason {
     /// Compressed content that is malformed, would be too large, or came to a node that was built
     /// without compression.
     Compression,
-    /// A packet of another wire format (or encrypted, or labelled, while this node is not).
+    /// A packet or stream of another wire format.
     WrongFormat,
     /// A version of the wire format that this node does not know.
     WrongVersion,
+    /// No label, while this node has one.
+    LabelMissing,
+    /// A label, while this node has none.
+    LabelUnexpected,
+    /// Another label than this node's.
+    LabelMismatch,
+    /// A label that is doubled, empty or cut off.
+    LabelMalformed,
+    /// Encrypted, and no key of this node opens it: another key or label, or changed bytes.
+    WrongKey,
+    /// Encrypted, while this node has no keys.
+    NoKey,
+    /// Not encrypted, while this node accepts encrypted packets and streams only.
+    PlaintextRefused,
+    /// An encryption version that is not accepted here.
+    EncryptionVersion,
     /// A message kind that this node does not know, or one that has no place where it was found.
     UnknownKind,
     /// A name that is empty, over 255 bytes or not UTF-8.
@@ -75,13 +91,21 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 40] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
         Self::Compression,
         Self::WrongFormat,
         Self::WrongVersion,
+        Self::LabelMissing,
+        Self::LabelUnexpected,
+        Self::LabelMismatch,
+        Self::LabelMalformed,
+        Self::WrongKey,
+        Self::NoKey,
+        Self::PlaintextRefused,
+        Self::EncryptionVersion,
         Self::UnknownKind,
         Self::BadName,
         Self::BadAddress,
@@ -119,6 +143,14 @@ impl DropReason {
             Self::Compression => "compression",
             Self::WrongFormat => "wrong_format",
             Self::WrongVersion => "wrong_version",
+            Self::LabelMissing => "label_missing",
+            Self::LabelUnexpected => "label_unexpected",
+            Self::LabelMismatch => "label_mismatch",
+            Self::LabelMalformed => "label_malformed",
+            Self::WrongKey => "wrong_key",
+            Self::NoKey => "no_key",
+            Self::PlaintextRefused => "plaintext_refused",
+            Self::EncryptionVersion => "encryption_version",
             Self::UnknownKind => "unknown_kind",
             Self::BadName => "bad_name",
             Self::BadAddress => "bad_address",
@@ -149,6 +181,17 @@ impl DropReason {
     }
 }
 
+/// One counter a reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Drops([u64; DropReason::ALL.len()]);
+
+// Arrays have a default up to 32 elements only.
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
 /// What the machine has counted since it was made. All numbers only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -163,7 +206,7 @@ pub struct Stats {
     pub bytes_sent: u64,
     received: [u64; MessageKind::ALL.len()],
     sent: [u64; MessageKind::ALL.len()],
-    drops: [u64; DropReason::ALL.len()],
+    drops: Drops,
 
     /// Probes begun.
     pub probes: u64,
@@ -224,16 +267,16 @@ impl Stats {
 
     /// Drops for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize]
+        self.drops.0[reason as usize]
     }
 
     /// All drops.
     pub fn drops_total(&self) -> u64 {
-        self.drops.iter().sum()
+        self.drops.0.iter().sum()
     }
 
     pub(crate) fn count_drop(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+        self.drops.0[reason as usize] += 1;
     }
 
     pub(crate) fn count_received(&mut self, kind: MessageKind) {

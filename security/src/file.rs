@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::key::{KeyError, RandomnessError, SecretKey, fill_random};
+use crate::keyring::MAX_KEYS;
 
 /// More than a full keyring takes, however it is laid out.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -56,6 +57,12 @@ pub enum KeyringFileError {
     /// There is no key: in the file, or among those to be saved.
     #[error("no key for the keyring file {}", path.display())]
     Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There are more keys than a keyring holds.
+    #[error("keyring file {} has more than {MAX_KEYS} keys", path.display())]
+    TooMany {
         /// The file.
         path: PathBuf,
     },

@@ -471,6 +471,11 @@ impl Membership {
         self.drop_what_fits_no_packet();
     }
 
+    /// Counts something that was dropped before it came here, or after it left.
+    pub fn count_drop(&mut self, reason: DropReason) {
+        self.stats.count_drop(reason);
+    }
+
     // ---- outputs ------------------------------------------------------------------------------
 
     /// The next thing to tell the application.

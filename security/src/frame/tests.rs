@@ -2,8 +2,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::open;
 use crate::key::{KeySize, SecretKey};
+use crate::open;
 
 fn ring() -> Keyring {
     Keyring::new(SecretKey::from_bytes(&[1; 16]).unwrap())

@@ -1,0 +1,134 @@
+//! One member's side: asking another, and doing what another asks.
+
+use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
+use memberlist_protocol::{ExchangeError, Peer};
+use memberlist_security::{Fingerprint, KeyringFile};
+use memberlist_transport::Transport;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::{info, warn};
+
+use super::message::{DONE, KeyRequest, REFUSED, TOPIC, decode_answer, encode_keys};
+use super::{HeldKey, KeyFailure};
+use crate::layers::Keys;
+use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
+
+/// Asks a member over an encrypted stream; sealed with this key instead of the primary, if it is given.
+pub(crate) async fn ask<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    key: Option<Fingerprint>,
+    request: &KeyRequest,
+) -> Result<Vec<HeldKey>, KeyFailure> {
+    let primary = context.layers.sealing.keys().map(|keys| keys.keyring.primary());
+    // Under a seal, whatever the switch for other traffic says.
+    let key = key.or(primary);
+    let mut channel = open(transport, context, peer, context.timeout, key).await?;
+    let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
+    let message = MessageFrames::request(context.format, TOPIC, request.encode().into());
+    channel.send(message).await.map_err(fault)?;
+    match channel.receive().await.map_err(fault)? {
+        // An answer in the clear could be anybody's.
+        StreamItem::Response { status, body } if channel.opened_with().is_some() => {
+            decode_answer(status, &body)
+        }
+        StreamItem::Error(message) => Err(KeyFailure::Refused(message)),
+        other => Err(unexpected(peer, &other).into()),
+    }
+}
+
+/// Does what a peer asks over an encrypted stream.
+pub(crate) async fn serve<S>(
+    channel: &mut Channel<S>,
+    context: &StreamContext,
+    peer: &Peer,
+    body: &[u8],
+) -> Result<(), StreamFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let keys = context.layers.sealing.keys().filter(|_| channel.opened_with().is_some());
+    let Some(keys) = keys else {
+        let text = "requests about keys are accepted over encrypted streams only";
+        return channel.send(MessageFrames::error(context.format, text)).await;
+    };
+    let done = match KeyRequest::decode(body) {
+        Some(request) => {
+            let done = apply(keys, &request).await;
+            if request != KeyRequest::List {
+                let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
+                info!(%peer, request = request.name(), ?done, "keys of this node changed by a member");
+            }
+            done
+        }
+        None => Err(KeyFailure::Refused("a request about keys that is not known here".to_owned())),
+    };
+    let (status, body) = match done {
+        Ok(keys) => (DONE, encode_keys(&keys)),
+        Err(KeyFailure::Refused(text)) => (REFUSED, text.into_bytes()),
+        Err(other) => (REFUSED, other.to_string().into_bytes()),
+    };
+    channel.send(MessageFrames::response(context.format, status, body.into())).await
+}
+
+/// Does it on this node's own keyring, and keeps the keyring file up to date.
+pub(crate) async fn apply(keys: &Keys, request: &KeyRequest) -> Result<Vec<HeldKey>, KeyFailure> {
+    let ring = &keys.keyring;
+    let changed = match request {
+        KeyRequest::Install(key) => ring.install(key.clone()).map(|_| true),
+        KeyRequest::Activate(key) => ring.activate(key).map(|()| true),
+        // One that is not there is what was wanted.
+        KeyRequest::Remove(key) if !ring.contains(key) => Ok(false),
+        KeyRequest::Remove(key) => ring.remove(key).map(|()| true),
+        KeyRequest::List => Ok(false),
+    };
+    let changed = changed.map_err(|error| KeyFailure::Refused(error.to_string()))?;
+    if changed {
+        save(keys).await?;
+    }
+    let held = ring.list().into_iter().map(|info| HeldKey {
+        fingerprint: info.fingerprint,
+        size: info.size,
+        primary: info.primary,
+    });
+    Ok(held.collect())
+}
+
+async fn save(keys: &Keys) -> Result<(), KeyFailure> {
+    let Some(path) = keys.file.clone() else { return Ok(()) };
+    // Whoever saves last saves what is there then.
+    let _turn = keys.saving.lock().await;
+    let ring = keys.keyring.clone();
+    let saved = tokio::task::spawn_blocking(move || KeyringFile::save(path, &ring.keys())).await;
+    let error = match saved {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    warn!(
+        error,
+        "the keyring was changed, but its file was not: after a restart the change is lost"
+    );
+    Err(KeyFailure::Refused(format!("done, but not saved: {error}")))
+}
+
+/// Gives a peer that still uses another key than the primary this node's primary, so that it
+/// understands the others: it has joined, or come back, during a rotation.
+pub(crate) async fn hand_over<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    its_key: Fingerprint,
+) {
+    let Some(keys) = context.layers.sealing.keys() else { return };
+    let Some(primary) = keys.keyring.keys().into_iter().next() else { return };
+    if primary.fingerprint() == its_key {
+        return;
+    }
+    let request = KeyRequest::Install(primary);
+    match ask(transport, context, peer, Some(its_key), &request).await {
+        Ok(_) => info!(%peer, "gave the primary key to a member that uses an older one"),
+        Err(KeyFailure::Exchange(ExchangeError::Cancelled)) => {}
+        Err(failure) => warn!(%peer, %failure, "could not give the primary key to a member"),
+    }
+}

@@ -1,0 +1,176 @@
+//! Encryption with the cluster's keys, as this node is set to use it.
+//!
+//! Two switches, so that a running cluster can be brought from plain to encrypted and back without a
+//! stop: first all nodes get keys, with both switches off; then all encrypt what they send; then all
+//! refuse what is not encrypted.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memberlist_security::{
+    DEFAULT_MAX_FRAME_BYTES, FRAME_HEAD, FRAME_HEADER, FRAME_TYPE, Fingerprint, FrameError,
+    FrameHeader, HEAD, Keyring, Label, OpenError, SealError, Sealed, SecretKey, TAG, Version,
+};
+use tracing::warn;
+
+use super::LayerError;
+use crate::config::Encryption;
+
+pub(crate) type KeyName = Fingerprint;
+
+/// The first byte of a packet or stream that is not sealed, in the native format.
+const PLAIN: u8 = b'M';
+
+/// The keys, if this node has any, and how they are used.
+#[derive(Default)]
+pub(crate) struct Sealing(Option<Keys>);
+
+pub(crate) struct Keys {
+    pub(crate) keyring: Keyring,
+    pub(crate) encrypt_outgoing: AtomicBool,
+    pub(crate) verify_incoming: AtomicBool,
+    pub(crate) accept_v0: bool,
+    pub(crate) file: Option<PathBuf>,
+    /// Held while the file is written.
+    pub(crate) saving: tokio::sync::Mutex<()>,
+    /// The key of a rotation from here that has not come to its end.
+    pub(crate) rotating: Mutex<Option<SecretKey>>,
+}
+
+impl Sealing {
+    /// What sealing a packet needs before and behind its content.
+    pub(crate) const PACKET_ROOM: (usize, usize) = (HEAD, TAG);
+    /// What sealing a frame needs before its content.
+    pub(crate) const FRAME_ROOM: usize = FRAME_HEAD;
+
+    pub(crate) fn new(encryption: Option<&Encryption>) -> Self {
+        Self(encryption.map(|encryption| Keys {
+            keyring: encryption.keyring.clone(),
+            encrypt_outgoing: AtomicBool::new(encryption.encrypt_outgoing),
+            verify_incoming: AtomicBool::new(encryption.verify_incoming),
+            accept_v0: encryption.accept_v0,
+            file: encryption.keyring_file.clone(),
+            saving: tokio::sync::Mutex::default(),
+            rotating: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        self.0.as_ref()
+    }
+
+    pub(crate) fn seals_outgoing(&self) -> bool {
+        self.0.as_ref().is_some_and(|keys| keys.encrypt_outgoing.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn seal_packet(
+        &self,
+        label: &Label,
+        packet: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<(), LayerError> {
+        let Some(keys) = &self.0 else { return Ok(()) };
+        let seal = memberlist_security::seal;
+        tell(seal(&keys.keyring, Version::V1, label.as_bytes(), packet, start))
+    }
+
+    pub(crate) fn open_packet<'p>(
+        &self,
+        label: &Label,
+        packet: &'p mut [u8],
+    ) -> Result<&'p [u8], LayerError> {
+        let plain = packet.first().is_none_or(|first| *first == PLAIN);
+        match &self.0 {
+            None if plain || *packet.first().unwrap_or(&PLAIN) > 1 => Ok(packet),
+            None => Err(LayerError::NoKey),
+            Some(keys) if plain => keys.allow_plain().map(|()| &*packet),
+            Some(keys) => {
+                let open = memberlist_security::open;
+                let opened = open(&keys.keyring, label.as_bytes(), packet, keys.accept_v0);
+                opened.map(|content| &*content).map_err(unopened)
+            }
+        }
+    }
+
+    pub(crate) fn seal_frame(
+        &self,
+        with: Option<KeyName>,
+        label: &Label,
+        buffer: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<(), LayerError> {
+        let Some(keys) = &self.0 else { return Ok(()) };
+        let (seal, with) = (memberlist_security::seal_frame, with.as_ref());
+        tell(seal(&keys.keyring, with, Version::V1, label, buffer, start))
+    }
+
+    /// Whether a stream that begins with this byte is sealed.
+    pub(crate) fn is_sealed(&self, first: u8) -> Result<bool, LayerError> {
+        match (&self.0, first == FRAME_TYPE) {
+            (None, true) => Err(LayerError::NoKey),
+            (None, false) => Ok(false),
+            (Some(_), true) => Ok(true),
+            (Some(keys), false) => keys.allow_plain().map(|()| false),
+        }
+    }
+
+    /// How long the frame at the beginning of these bytes is, if that is known.
+    pub(crate) fn frame_len(&self, arrived: &[u8]) -> Result<Option<usize>, LayerError> {
+        let header = FrameHeader::parse(arrived, DEFAULT_MAX_FRAME_BYTES).map_err(bad_frame)?;
+        Ok(header.map(|header| FRAME_HEADER + header.message_len()))
+    }
+
+    /// Opens one whole frame; tells which key it was.
+    pub(crate) fn open_frame<'f>(
+        &self,
+        label: &Label,
+        frame: &'f mut [u8],
+    ) -> Result<(&'f [u8], KeyName), LayerError> {
+        let keys = self.0.as_ref().ok_or(LayerError::NoKey)?;
+        let header = FrameHeader::parse(frame, DEFAULT_MAX_FRAME_BYTES).map_err(bad_frame)?;
+        let header =
+            header.ok_or_else(|| LayerError::Malformed("a frame is cut off".to_owned()))?;
+        let message = &mut frame[FRAME_HEADER..];
+        let opened =
+            memberlist_security::open_frame(&keys.keyring, label, header, message, keys.accept_v0);
+        opened.map(|(content, key)| (&*content, key)).map_err(bad_frame)
+    }
+}
+
+impl Keys {
+    fn allow_plain(&self) -> Result<(), LayerError> {
+        match self.verify_incoming.load(Ordering::Relaxed) {
+            true => Err(LayerError::PlaintextRefused),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Warns once when a key has sealed so much that it should be replaced.
+fn tell(sealed: Result<Sealed, SealError>) -> Result<(), LayerError> {
+    let sealed = sealed.map_err(|error| LayerError::Unsealed(error.to_string()))?;
+    if let Some(key) = sealed.nonce_warning {
+        warn!(%key, "this node has sealed 2^31 messages with one key: rotate keys (`keys rotate`) \
+            before it is 2^32");
+    }
+    Ok(())
+}
+
+/// Wrong padding is not told apart from a wrong key: the difference would say something about the
+/// content.
+fn unopened(error: OpenError) -> LayerError {
+    match error {
+        OpenError::NoKeyFits | OpenError::BadPadding => LayerError::WrongKey,
+        OpenError::UnknownVersion(version) => LayerError::Version(version),
+        OpenError::Version0Refused => LayerError::Version(0),
+        error => LayerError::Malformed(error.to_string()),
+    }
+}
+
+fn bad_frame(error: FrameError) -> LayerError {
+    match error {
+        FrameError::Open(error) => unopened(error),
+        error => LayerError::Malformed(error.to_string()),
+    }
+}

@@ -1,0 +1,166 @@
+//! The layers of a stream: a label from the side that dialled, then sealed frames, or plain bytes.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use memberlist_protocol::wire::stream::FrameReader;
+use memberlist_security::{LabelReader, LabelStep};
+
+use super::{KeyName, LayerError, Layers, Sealing};
+
+/// What a direction of a stream turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unknown,
+    Plain,
+    Sealed,
+}
+
+/// Takes the layers off what arrives.
+pub(crate) struct StreamReader {
+    layers: Arc<Layers>,
+    /// What is to be read of it; answers have none.
+    label: Option<LabelReader>,
+    kind: Kind,
+    /// A sealed frame that is not all there.
+    arrived: BytesMut,
+    opened_with: Option<KeyName>,
+}
+
+impl StreamReader {
+    /// For a stream that a peer opened.
+    pub(crate) fn of_dialler(layers: Arc<Layers>) -> Self {
+        Self { label: Some(LabelReader::new()), ..Self::of_answer(layers) }
+    }
+
+    /// For the answer on a stream that this node opened.
+    pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
+        let arrived = BytesMut::new();
+        Self { layers, label: None, kind: Kind::Unknown, arrived, opened_with: None }
+    }
+
+    /// Takes what has arrived, and gives on what is unwrapped.
+    pub(crate) fn push(&mut self, bytes: &[u8], to: &mut FrameReader) -> Result<(), LayerError> {
+        let mut bytes = bytes;
+        if let Some(label) = &mut self.label {
+            match label.push(bytes)? {
+                LabelStep::NeedMore => return Ok(()),
+                LabelStep::Done { consumed } => bytes = &bytes[consumed..],
+            }
+            label.check(&self.layers.label, self.layers.skip_inbound_label_check)?;
+            self.label = None;
+        }
+        let Some(&first) = bytes.first() else { return Ok(()) };
+        if self.kind == Kind::Unknown {
+            let sealed = self.layers.sealing.is_sealed(first)?;
+            self.kind = if sealed { Kind::Sealed } else { Kind::Plain };
+        }
+        match self.kind {
+            Kind::Sealed => {
+                self.arrived.extend_from_slice(bytes);
+                self.open_frames(to)
+            }
+            _ => {
+                to.push(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn open_frames(&mut self, to: &mut FrameReader) -> Result<(), LayerError> {
+        let layers = Arc::clone(&self.layers);
+        while let Some(len) = layers.sealing.frame_len(&self.arrived)? {
+            let Some(frame) = self.arrived.get_mut(..len) else { break };
+            let (content, key) = layers.sealing.open_frame(&layers.label, frame)?;
+            to.push(content);
+            self.opened_with = Some(key);
+            self.arrived.advance(len);
+        }
+        Ok(())
+    }
+
+    /// Whether the stream may end here: not in the middle of a label or frame.
+    pub(crate) fn is_whole(&mut self) -> Result<bool, LayerError> {
+        if let Some(label) = &mut self.label {
+            label.finish()?;
+        }
+        Ok(self.arrived.is_empty())
+    }
+
+    /// The key that opened what came last; nothing if it came in the clear.
+    pub(crate) fn opened_with(&self) -> Option<KeyName> {
+        self.opened_with
+    }
+}
+
+/// Puts the layers around what is written.
+pub(crate) struct StreamWriter {
+    layers: Arc<Layers>,
+    /// Still to be written: only the side that dialled does.
+    label: bool,
+    side: Side,
+    key: Option<KeyName>,
+}
+
+/// Who this node is on a stream, and so whether what it writes is sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Dialler,
+    Answerer,
+    /// Refuses what came in the clear: its reason must be readable.
+    Refuser,
+}
+
+impl StreamWriter {
+    /// For a stream that this node opens; sealed with this key instead of the primary, if it is given.
+    pub(crate) fn of_dialler(layers: Arc<Layers>, key: Option<KeyName>) -> Self {
+        Self { layers, label: true, side: Side::Dialler, key }
+    }
+
+    /// For the answer on a stream that a peer opened.
+    pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
+        Self { layers, label: false, side: Side::Answerer, key: None }
+    }
+
+    /// The peer asked with that key: it is answered with the same.
+    pub(crate) fn answer_with(&mut self, key: Option<KeyName>) {
+        if self.side == Side::Answerer {
+            self.key = key;
+        }
+    }
+
+    /// What follows is for a peer that does not encrypt.
+    pub(crate) fn refuse_in_the_clear(&mut self) {
+        self.side = Side::Refuser;
+    }
+
+    /// Wraps what `write` appends to `out`, which is cleared; false, and nothing done, if it says that
+    /// there is nothing.
+    pub(crate) fn wrap(
+        &mut self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> bool,
+    ) -> Result<bool, LayerError> {
+        out.clear();
+        let sealing = &self.layers.sealing;
+        // Who asks under a seal is answered so, whatever the switch says.
+        let sealed = match self.side {
+            Side::Refuser => false,
+            Side::Dialler | Side::Answerer => sealing.seals_outgoing() || self.key.is_some(),
+        };
+        let label = if self.label { self.layers.label.header_len() } else { 0 };
+        let start = label + if sealed { Sealing::FRAME_ROOM } else { 0 };
+        out.resize(start, 0);
+        if !write(out) {
+            return Ok(false);
+        }
+        if sealed {
+            sealing.seal_frame(self.key, &self.layers.label, out, start)?;
+        }
+        if self.label {
+            self.layers.label.write_header(out);
+            self.label = false;
+        }
+        Ok(true)
+    }
+}
