@@ -224,7 +224,7 @@ fn layers(config: &Config) -> Result<Layers, StartError> {
     let sealing = Sealing::new(config.encryption.as_ref());
     #[cfg(not(feature = "encryption"))]
     let sealing = Sealing;
-    Ok(Layers::new(label, config.skip_inbound_label_check, sealing))
+    Ok(Layers::new(label, config.label_outgoing, config.inbound_label, sealing))
 }
 
 fn system_seed() -> Result<u64, StartError> {

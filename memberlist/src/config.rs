@@ -56,14 +56,32 @@ pub struct Config {
     /// The name of the cluster on a shared network, at most 255 bytes; all nodes need the same.
     /// Default none. Packets and streams of other clusters are refused and counted. Go: `Label`.
     pub label: String,
-    /// Whether the label of what comes is taken for granted. Default off. For a roll-out (first all
-    /// nodes get the label and skip the check, then all check), and for transports that take it off
-    /// themselves; what comes with a label is then refused as doubled, unless the transport takes it
-    /// off. Go: `SkipInboundLabelCheck`.
-    pub skip_inbound_label_check: bool,
+    /// Whether what is sent carries the label. Default on; off only while a running cluster is given
+    /// its label, see [`InboundLabel`].
+    pub label_outgoing: bool,
+    /// What is done with the label of what comes. Default [`InboundLabel::Check`].
+    pub inbound_label: InboundLabel,
     /// The keys, if what travels is encrypted. Default none.
     #[cfg(feature = "encryption")]
     pub encryption: Option<Encryption>,
+}
+
+/// What a node does with the label of what comes.
+///
+/// A running cluster is given its label in three steps, each on every node before the next: the label
+/// with [`Optional`](Self::Optional) and [`label_outgoing`](Config::label_outgoing) off; then
+/// `label_outgoing` on; then [`Check`](Self::Check).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum InboundLabel {
+    /// It must be this node's.
+    #[default]
+    Check,
+    /// It must be this node's or none.
+    Optional,
+    /// The transport has taken it off: what comes is of this cluster, and a label that is there all
+    /// the same is refused as doubled. Go: `SkipInboundLabelCheck`.
+    Stripped,
 }
 
 /// How a node encrypts.
@@ -174,7 +192,8 @@ impl Config {
             event_capacity: 1024,
             max_waiting_state_bytes: 40 << 20,
             label: String::new(),
-            skip_inbound_label_check: false,
+            label_outgoing: true,
+            inbound_label: InboundLabel::default(),
             #[cfg(feature = "encryption")]
             encryption: None,
         }

@@ -48,9 +48,9 @@ mod streams;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
-pub use config::Config;
 #[cfg(feature = "encryption")]
 pub use config::Encryption;
+pub use config::{Config, InboundLabel};
 pub use delegate::{Delegate, UserMessage};
 pub use error::{
     Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,

@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Writes one message, piece by piece.
     pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
         let mut message = message.compressed(self.context.compression);
-        self.outbound.answer_with(self.inbound.opened_with());
+        self.outbound.answer(&self.inbound);
         loop {
             let (format, number) = (self.context.format, &mut self.number);
             let wrote_preamble = &mut self.wrote_preamble;
@@ -425,7 +425,12 @@ mod tests {
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,
             delegate: Arc::new(()),
-            layers: Arc::new(Layers::new(Default::default(), false, Default::default())),
+            layers: Arc::new(Layers::new(
+                Default::default(),
+                true,
+                Default::default(),
+                Default::default(),
+            )),
         }
     }
 

@@ -104,6 +104,11 @@ impl fmt::Debug for ReceivedLabel {
 pub struct Label(Option<Arc<str>>);
 
 impl Label {
+    /// The empty label.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
     /// A label of this text.
     ///
     /// # Errors

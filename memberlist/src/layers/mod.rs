@@ -25,6 +25,7 @@ pub(crate) use sealing::Keys;
 pub(crate) use sealing::{KeyName, Sealing};
 pub(crate) use stream::{StreamReader, StreamWriter};
 
+use crate::config::InboundLabel;
 use crate::limit::RateLimit;
 
 /// Why a packet or stream was not accepted, or not made, by the label or encryption layer.
@@ -80,8 +81,10 @@ impl LayerError {
 
 /// The layers of one node.
 pub(crate) struct Layers {
-    pub(crate) label: Label,
-    skip_inbound_label_check: bool,
+    label: Label,
+    /// The label, or none while what is sent carries none.
+    outgoing: Label,
+    inbound: InboundLabel,
     pub(crate) sealing: Sealing,
     warnings: Mutex<Warnings>,
 }
@@ -113,30 +116,48 @@ impl Wrapping {
 }
 
 impl Layers {
-    pub(crate) fn new(label: Label, skip_inbound_label_check: bool, sealing: Sealing) -> Self {
-        Self { label, skip_inbound_label_check, sealing, warnings: Mutex::default() }
+    pub(crate) fn new(
+        label: Label,
+        label_outgoing: bool,
+        inbound: InboundLabel,
+        sealing: Sealing,
+    ) -> Self {
+        let outgoing = if label_outgoing { label.clone() } else { Label::default() };
+        Self { label, outgoing, inbound, sealing, warnings: Mutex::default() }
     }
 
     /// How packets are to be wrapped now. It changes when encryption is switched on or off.
     pub(crate) fn wrapping(&self) -> Wrapping {
         let sealed = self.sealing.seals_outgoing();
         let (head, tail) = if sealed { Sealing::PACKET_ROOM } else { (0, 0) };
-        Wrapping { head: self.label.header_len() + head, tail, sealed }
+        Wrapping { head: self.outgoing.header_len() + head, tail, sealed }
     }
 
     /// Wraps a packet in place: its content begins behind the wrapping's head.
     pub(crate) fn wrap(&self, packet: &mut Vec<u8>, how: Wrapping) -> Result<(), LayerError> {
         if how.sealed {
-            self.sealing.seal_packet(&self.label, packet, how.head)?;
+            self.sealing.seal_packet(&self.outgoing, packet, how.head)?;
         }
-        self.label.write_header(packet);
+        self.outgoing.write_header(packet);
         Ok(())
     }
 
     /// Unwraps a packet in place, and gives its content.
     pub(crate) fn unwrap<'p>(&self, packet: &'p mut [u8]) -> Result<&'p [u8], LayerError> {
-        let packet = self.label.check_mut(packet, self.skip_inbound_label_check)?;
-        self.sealing.open_packet(&self.label, packet)
+        let (received, _) = Label::split(packet)?;
+        let label = self.expected(received);
+        let stripped = self.inbound == InboundLabel::Stripped;
+        let packet = label.check_mut(packet, stripped)?;
+        self.sealing.open_packet(label, packet)
+    }
+
+    /// The label that something must have been sent under that came with this one.
+    fn expected(&self, received: &[u8]) -> &Label {
+        static NONE: Label = Label::none();
+        match self.inbound {
+            InboundLabel::Optional if received.is_empty() => &NONE,
+            _ => &self.label,
+        }
     }
 
     /// Writes a log line about what a peer sent, unless there was one of its kind just now.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use memberlist_protocol::wire::stream::FrameReader;
-use memberlist_security::{LabelReader, LabelStep};
+use memberlist_security::{Label, LabelReader, LabelStep};
 
 use super::{KeyName, LayerError, Layers, Sealing};
+use crate::config::InboundLabel;
 
 /// What a direction of a stream turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,9 @@ enum Kind {
 pub(crate) struct StreamReader {
     layers: Arc<Layers>,
     /// What is to be read of it; answers have none.
-    label: Option<LabelReader>,
+    header: Option<LabelReader>,
+    /// The one under which the stream was opened.
+    label: Label,
     kind: Kind,
     /// A sealed frame that is not all there.
     arrived: BytesMut,
@@ -30,25 +33,27 @@ pub(crate) struct StreamReader {
 impl StreamReader {
     /// For a stream that a peer opened.
     pub(crate) fn of_dialler(layers: Arc<Layers>) -> Self {
-        Self { label: Some(LabelReader::new()), ..Self::of_answer(layers) }
+        Self { header: Some(LabelReader::new()), ..Self::of_answer(layers) }
     }
 
     /// For the answer on a stream that this node opened.
     pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
-        let arrived = BytesMut::new();
-        Self { layers, label: None, kind: Kind::Unknown, arrived, opened_with: None }
+        let (arrived, label) = (BytesMut::new(), layers.outgoing.clone());
+        Self { layers, header: None, label, kind: Kind::Unknown, arrived, opened_with: None }
     }
 
     /// Takes what has arrived, and gives on what is unwrapped.
     pub(crate) fn push(&mut self, bytes: &[u8], to: &mut FrameReader) -> Result<(), LayerError> {
         let mut bytes = bytes;
-        if let Some(label) = &mut self.label {
-            match label.push(bytes)? {
+        if let Some(header) = &mut self.header {
+            match header.push(bytes)? {
                 LabelStep::NeedMore => return Ok(()),
                 LabelStep::Done { consumed } => bytes = &bytes[consumed..],
             }
-            label.check(&self.layers.label, self.layers.skip_inbound_label_check)?;
-            self.label = None;
+            let expected = self.layers.expected(header.received().unwrap_or_default());
+            header.check(expected, self.layers.inbound == InboundLabel::Stripped)?;
+            self.label = expected.clone();
+            self.header = None;
         }
         let Some(&first) = bytes.first() else { return Ok(()) };
         if self.kind == Kind::Unknown {
@@ -71,7 +76,7 @@ impl StreamReader {
         let layers = Arc::clone(&self.layers);
         while let Some(len) = layers.sealing.frame_len(&self.arrived)? {
             let Some(frame) = self.arrived.get_mut(..len) else { break };
-            let (content, key) = layers.sealing.open_frame(&layers.label, frame)?;
+            let (content, key) = layers.sealing.open_frame(&self.label, frame)?;
             to.push(content);
             self.opened_with = Some(key);
             self.arrived.advance(len);
@@ -81,10 +86,15 @@ impl StreamReader {
 
     /// Whether the stream may end here: not in the middle of a label or frame.
     pub(crate) fn is_whole(&mut self) -> Result<bool, LayerError> {
-        if let Some(label) = &mut self.label {
-            label.finish()?;
+        if let Some(header) = &mut self.header {
+            header.finish()?;
         }
         Ok(self.arrived.is_empty())
+    }
+
+    /// The label under which the stream was opened.
+    pub(crate) fn label(&self) -> &Label {
+        &self.label
     }
 
     /// The key that opened what came last; nothing if it came in the clear.
@@ -96,8 +106,9 @@ impl StreamReader {
 /// Puts the layers around what is written.
 pub(crate) struct StreamWriter {
     layers: Arc<Layers>,
-    /// Still to be written: only the side that dialled does.
-    label: bool,
+    /// Whether the label is still to be written: only the side that dialled does.
+    header: bool,
+    label: Label,
     side: Side,
     key: Option<KeyName>,
 }
@@ -114,18 +125,21 @@ enum Side {
 impl StreamWriter {
     /// For a stream that this node opens; sealed with this key instead of the primary, if it is given.
     pub(crate) fn of_dialler(layers: Arc<Layers>, key: Option<KeyName>) -> Self {
-        Self { layers, label: true, side: Side::Dialler, key }
+        let label = layers.outgoing.clone();
+        Self { layers, header: true, label, side: Side::Dialler, key }
     }
 
     /// For the answer on a stream that a peer opened.
     pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
-        Self { layers, label: false, side: Side::Answerer, key: None }
+        let label = layers.outgoing.clone();
+        Self { layers, header: false, label, side: Side::Answerer, key: None }
     }
 
-    /// The peer asked with that key: it is answered with the same.
-    pub(crate) fn answer_with(&mut self, key: Option<KeyName>) {
+    /// The peer is answered under the label and with the key that it asked with.
+    pub(crate) fn answer(&mut self, asked: &StreamReader) {
         if self.side == Side::Answerer {
-            self.key = key;
+            self.label = asked.label().clone();
+            self.key = asked.opened_with();
         }
     }
 
@@ -148,18 +162,18 @@ impl StreamWriter {
             Side::Refuser => false,
             Side::Dialler | Side::Answerer => sealing.seals_outgoing() || self.key.is_some(),
         };
-        let label = if self.label { self.layers.label.header_len() } else { 0 };
+        let label = if self.header { self.label.header_len() } else { 0 };
         let start = label + if sealed { Sealing::FRAME_ROOM } else { 0 };
         out.resize(start, 0);
         if !write(out) {
             return Ok(false);
         }
         if sealed {
-            sealing.seal_frame(self.key, &self.layers.label, out, start)?;
+            sealing.seal_frame(self.key, &self.label, out, start)?;
         }
-        if self.label {
-            self.layers.label.write_header(out);
-            self.label = false;
+        if self.header {
+            self.label.write_header(out);
+            self.header = false;
         }
         Ok(true)
     }
