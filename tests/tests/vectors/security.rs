@@ -81,7 +81,7 @@ fn run_packet(case: &Case) -> Outcome {
     let begin = sealed.map_err(|error| error.to_string())?.begin;
     let ours = &ours[begin..];
     let mut theirs = message(case)?;
-    let opened = open(&keyring, &aad, &mut theirs, true).map(|(content, _)| to_hex(content));
+    let opened = open(&keyring, &aad, &mut theirs, true).map(|content| to_hex(content));
     compare(case, ours, opened.map_err(|error| error.to_string()))
 }
 
