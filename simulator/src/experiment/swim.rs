@@ -50,10 +50,10 @@ impl Sizes {
     }
 
     /// Crashes in clusters of this size. With 8 members round robin needs 96.2 % of the periods of
-    /// the formula, which leaves 1.2 % until the limit of 5 % for chance: 40,000 crashes leave a
-    /// standard error of a quarter of a percent. They are cheap there.
+    /// the formula, which leaves 1.2 % until the limit of 5 % for chance: 80,000 crashes leave a
+    /// standard error of a fifth of a percent. They are cheap there.
     pub fn crashes_at(&self, members: usize) -> usize {
-        self.crashes.max(320_000 / members.max(1))
+        self.crashes.max(5_120_000 / members.max(1).pow(2))
     }
 
     /// Enough to see that it works.
@@ -61,7 +61,7 @@ impl Sizes {
         Self {
             members: vec![8, 32, 128],
             load_members: vec![8, 128, 1000],
-            crashes: 1500,
+            crashes: 2000,
             updates: 20,
         }
     }
