@@ -5,6 +5,7 @@
 //! everything back until it is free again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -49,6 +50,16 @@ impl Delay {
     }
 }
 
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(delay) => write!(f, "{delay:.1?}"),
+            Self::Uniform(from, to) => write!(f, "{from:.1?} to {to:.1?}"),
+            Self::Exponential(least, mean) => write!(f, "{least:.1?} + exp {mean:.1?}"),
+        }
+    }
+}
+
 /// What a link does to packets.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PacketModel {
@@ -77,6 +88,16 @@ pub struct LinkModel {
     pub packets: PacketModel,
     /// For streams.
     pub streams: StreamModel,
+}
+
+impl fmt::Display for LinkModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: f64| 100.0 * share;
+        let (packets, streams) = (&self.packets, &self.streams);
+        let (lost, doubled) = (percent(packets.loss), percent(packets.duplicate));
+        write!(f, "packets {}, {lost:.0} % lost, {doubled:.0} % twice; ", packets.delay)?;
+        write!(f, "streams {}, {:.0} % lost", streams.delay, percent(streams.loss))
+    }
 }
 
 impl LinkModel {

@@ -54,6 +54,8 @@ pub(crate) type ExchangeId = u64;
 pub(crate) struct Question {
     pub(crate) id: OperationId,
     pub(crate) peer: Peer,
+    /// How long it waits.
+    pub(crate) timeout: Duration,
     /// The sequence number, if it is a ping.
     pub(crate) ping: Option<u32>,
 }

@@ -205,10 +205,14 @@ impl<W: Watch> World<W> {
         id
     }
 
-    /// Adds processes that all know each other: a cluster that agreed long ago.
+    /// Adds processes that all know each other: a cluster that agreed long ago. A stop that is asked
+    /// meanwhile leaves it incomplete.
     pub fn add_cluster(&mut self, size: usize, config: &Config) {
         let first = self.processes.len();
         for _ in 0..size {
+            if self.stop.is_asked() {
+                return;
+            }
             self.add(config.clone());
         }
         let now = self.instant();
@@ -216,6 +220,9 @@ impl<W: Watch> World<W> {
             .filter_map(|process| process.machine().map(|machine| machine.own().node))
             .collect();
         for process in &mut self.processes[first..] {
+            if self.stop.is_asked() {
+                return;
+            }
             if let Some(machine) = process.machine.as_mut() {
                 machine.testing_adopt(&nodes, now);
                 machine.testing_clear();
@@ -492,14 +499,14 @@ impl<W: Watch> World<W> {
                 machine.handle_stream_response(question.id, response, now);
             }
             Arrival::Unanswered { exchange, refused } => {
-                let Some(Question { id: operation, peer, .. }) =
+                let Some(Question { id: operation, peer, timeout, .. }) =
                     process.questions.remove(&exchange)
                 else {
                     return;
                 };
                 let error = match refused {
                     true => ExchangeError::Io { peer, message: "connection refused".to_owned() },
-                    false => ExchangeError::Timeout { peer, timeout: Duration::ZERO },
+                    false => ExchangeError::Timeout { peer, timeout },
                 };
                 machine.handle_stream_response(operation, StreamResponse::Failed(error), now);
             }
@@ -629,7 +636,7 @@ impl<W: Watch> World<W> {
         let process = &mut self.processes[id as usize];
         let Some(machine) = process.machine.as_ref() else { return };
         let bytes = exchange::write_question(machine, &to, kind);
-        let question = Question { id: operation, peer: to.clone(), ping };
+        let question = Question { id: operation, peer: to.clone(), timeout, ping };
         process.questions.insert(exchange, question);
         let life = Some(process.life);
         let unanswered = |refused| Event::Arrive {

@@ -30,6 +30,8 @@ fn what_cannot_be_used_gets_one_line_and_no_work() {
         (&["explore", "--seeds", "0..1", "--json", "/no/such/folder/x.json"], "cannot write"),
         (&["lifeguard", "--csv", "/"], "cannot write"),
         (&["swim", "--csv", "/tmp/review-x", "--json", "/tmp/../tmp/review-x"], "two outputs"),
+        (&["explore", "--seeds", "0..1", "--svg", "/tmp/review-x"], "nothing to plot"),
+        (&["scale", "--nodes", "5", "--svg", "/tmp/review-x"], "nothing to plot"),
         (&["explore", "--seeds", "0..1", "--trace", "--json", "/tmp/review-x"], "--json"),
     ];
     for (args, says) in refused {
@@ -80,7 +82,9 @@ fn results_are_written_for_people_and_programs() {
     let rows = results["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row["members"] == 20 && row["loss"] == 0.1), "{rows:?}");
-    assert!(read(&csv).starts_with("N,loss %"));
+    let csv = read(&csv);
+    assert!(csv.starts_with("table,row,column,value\n"), "{csv}");
+    assert!(csv.contains("\"Convergence: one update, seconds\",1,N,20\n"), "{csv}");
     assert!(read(&markdown).contains("### Convergence"));
     assert!(read(&svg).contains("<svg"));
 }

@@ -100,7 +100,12 @@ fn search(args: &ExploreArgs, stop: Stop) -> ExitCode {
     let effort = &mut Effort { jobs, seed, stop, progress: &mut show };
     let search = explore::search(args.seeds.clone(), effort);
     progress.done();
-    let command = |seed| format!("simulator explore --seeds {seed}..{} --trace", seed + 1);
+    let command = |seed| {
+        let next = seed + 1;
+        format!(
+            "cargo run --release -p memberlist-simulator -- explore --seeds {seed}..{next} --trace"
+        )
+    };
     let holds = search.violations().next().is_none();
     conclude(&explore::report(&search, command), &args.shared, holds)
 }
@@ -114,30 +119,33 @@ fn replay(args: &ExploreArgs, stop: &Stop) -> ExitCode {
         }
         let scenario = explore::Scenario::new(seed);
         say(&format!("seed {seed}: {scenario}"));
-        let outcome = explore::run(&scenario, true);
+        let outcome = explore::run_until_stopped(&scenario, true, stop);
         say(outcome.log.trim_end());
         match &outcome.violation {
             Some(violation) => say(&format!("seed {seed} broke {violation}")),
+            None if outcome.interrupted => say(&format!("seed {seed} was interrupted")),
             None => say(&format!("seed {seed} held")),
         }
         say(&format!("{} inputs, digest {:016x}", outcome.steps, outcome.digest));
-        holds &= outcome.violation.is_none();
+        holds &= outcome.violation.is_none() && !outcome.interrupted;
     }
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn conclude(report: &Report, shared: &Shared, holds: bool) -> ExitCode {
     // Before anything is said: who closes the standard output ends the program.
-    let written = shared.files().write(&report.results, &report.tables, &report.charts);
+    let written = shared.files().write(report);
     for table in &report.tables {
         say(&table.terminal());
     }
-    for gate in &report.gates {
-        say(&format!("{} {}", if gate.holds { "holds " } else { "MISSED" }, gate.what));
-    }
     let (done, wanted) = report.runs;
     if done < wanted {
-        say(&format!("Interrupted: {done} of {wanted} runs."));
+        // A part of the runs proves nothing about the limits.
+        say(&format!("Interrupted: {done} of {wanted} runs; no figure is judged."));
+    } else {
+        for gate in &report.gates {
+            say(&format!("{} {}", if gate.holds { "holds " } else { "MISSED" }, gate.what));
+        }
     }
     if let Err(error) = written {
         complain(&error.to_string());

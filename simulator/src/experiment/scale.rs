@@ -138,6 +138,7 @@ pub fn report(cost: &Cost) -> Report {
     }
     Report {
         tables: vec![table],
+        data: Vec::new(),
         charts: Vec::new(),
         results: serde_json::to_value(cost).unwrap_or_default(),
         gates: Vec::new(),

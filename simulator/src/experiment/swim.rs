@@ -21,6 +21,10 @@ use crate::parallel::map;
 use crate::report::plot::{Axis, Chart, Series};
 use crate::report::{Cell, Gate, Report, Table};
 
+/// Messages that a member sends in a period, as the paper measures: its own ping, and the ack of
+/// another's.
+const PAPER_LOAD: f64 = 2.0;
+
 /// How much is measured.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Sizes {
@@ -28,7 +32,7 @@ pub struct Sizes {
     pub members: Vec<usize>,
     /// Cluster sizes for the load.
     pub load_members: Vec<usize>,
-    /// Crashes for each size.
+    /// Crashes for each size; more in small clusters, see [`crashes_at`](Self::crashes_at).
     pub crashes: usize,
     /// Updates for each size.
     pub updates: usize,
@@ -45,12 +49,19 @@ impl Sizes {
         }
     }
 
+    /// Crashes in clusters of this size. With 8 members round robin needs 96.2 % of the periods of
+    /// the formula, which leaves 1.2 % until the limit of 5 % for chance: 80,000 crashes leave a
+    /// standard error of a fifth of a percent. They are cheap there.
+    pub fn crashes_at(&self, members: usize) -> usize {
+        self.crashes.max(5_120_000 / members.max(1).pow(2))
+    }
+
     /// Enough to see that it works.
     pub fn small() -> Self {
         Self {
             members: vec![8, 32, 128],
             load_members: vec![8, 128, 1000],
-            crashes: 1500,
+            crashes: 2000,
             updates: 20,
         }
     }
@@ -98,7 +109,7 @@ fn jobs(sizes: &Sizes) -> Vec<Job> {
         jobs.push(Job::Load { members });
     }
     for &members in &sizes.members {
-        let runs = sizes.crashes.div_ceil(detection::victims(members));
+        let runs = sizes.crashes_at(members).div_ceil(detection::victims(members));
         jobs.extend((0..runs).map(|run| Job::Detection { members, run }));
         for ticks in [false, true] {
             jobs.extend((0..sizes.updates).map(|run| Job::Infection { members, run, ticks }));
@@ -156,6 +167,7 @@ pub fn report(results: &Results) -> Report {
     let tables = vec![detection_table(results), load_table(results), infection_table(results)];
     Report {
         tables,
+        data: Vec::new(),
         charts: charts(results),
         results: serde_json::to_value(results).unwrap_or_default(),
         gates: gates(results),
@@ -163,24 +175,41 @@ pub fn report(results: &Results) -> Report {
     }
 }
 
-/// Detection within 5 % of the formula, load flat within 5 %.
+/// Detection within 5 % of the formula and, where that assumes something else than this library does,
+/// of what round robin has by right; load within 5 % of the paper's, and so flat.
 fn gates(results: &Results) -> Vec<Gate> {
-    let detection = results.detection.iter().map(|row| {
-        let what = format!("periods to detection at N = {}, % of the formula", row.members);
-        Gate::within(&what, 100.0 * row.periods.mean / row.formula, 95.0, 105.0)
-    });
-    let base = results.load.first().map_or(f64::NAN, |row| row.sent);
-    let load = results.load.iter().map(|row| {
-        let what = format!("load at N = {}, % of that at the smallest", row.members);
-        Gate::within(&what, 100.0 * row.sent / base, 95.0, 105.0)
-    });
-    detection.chain(load).collect()
+    let mut gates = Vec::new();
+    for row in &results.detection {
+        let mut against = |what: &str, expected: f64| {
+            let what = format!("periods to detection at N = {}, % of {what}", row.members);
+            gates.push(Gate::within(&what, 100.0 * row.periods.mean / expected, 95.0, 105.0));
+        };
+        against("the formula", row.formula);
+        if row.members < detection::LARGE {
+            against("round robin", row.round_robin);
+        }
+    }
+    for row in &results.load {
+        let what = format!("packets sent in a period at N = {}, % of 2.0", row.members);
+        gates.push(Gate::within(&what, 100.0 * row.sent / PAPER_LOAD, 95.0, 105.0));
+    }
+    gates
 }
 
 fn detection_table(results: &Results) -> Table {
     let mut table = Table::new(
         "SWIM: whole periods from a crash to the first probe of the crashed member",
-        &["N", "crashes", "mean", "formula", "off %", "round robin", "off %", "99 %", "max"],
+        &[
+            "N",
+            "crashes",
+            "mean",
+            "formula",
+            "off formula %",
+            "round robin",
+            "off round robin %",
+            "99 %",
+            "max",
+        ],
     );
     for row in &results.detection {
         let off = |expected: f64| Cell::Number(100.0 * (row.periods.mean / expected - 1.0), 1);
@@ -207,16 +236,15 @@ fn detection_table(results: &Results) -> Table {
 fn load_table(results: &Results) -> Table {
     let mut table = Table::new(
         "SWIM: load of a member in a steady cluster",
-        &["N", "packets sent/period", "received", "bytes sent/period", "deviation % of N = 8"],
+        &["N", "packets sent/period", "received", "bytes sent/period", "off 2.0 %"],
     );
-    let base = results.load.first().map(|row| row.sent);
     for row in &results.load {
         table.row([
             row.members.into(),
             Cell::Number(row.sent, 3),
             Cell::Number(row.received, 3),
             Cell::Number(row.bytes_sent, 1),
-            Cell::number(base.map(|base| 100.0 * (row.sent / base - 1.0)), 2),
+            Cell::Number(100.0 * (row.sent / PAPER_LOAD - 1.0), 2),
         ]);
     }
     table.note(
@@ -232,11 +260,11 @@ fn infection_table(results: &Results) -> Table {
             "N",
             "ln N",
             "on pings and acks: half",
-            "all",
+            "on pings and acks: all",
             "model: half",
             "with gossip ticks: half",
-            "all",
-            "all, max",
+            "with gossip ticks: all",
+            "with gossip ticks: max",
         ],
     );
     for row in &results.infection {

@@ -17,7 +17,11 @@ use crate::world::World;
 /// What ends a fault, or continues it.
 #[derive(Debug)]
 enum Sequel {
-    Unblock(Vec<(ProcessId, ProcessId)>),
+    Unblock {
+        links: Vec<(ProcessId, ProcessId)>,
+        /// Whom they cut off, for the trace.
+        who: String,
+    },
     Resume(ProcessId),
     /// Another spell of standing still.
     Spell {
@@ -73,8 +77,8 @@ impl<'a> Chaos<'a> {
 
     fn follow(&mut self, sequel: Sequel, world: &mut World<Checkers>) {
         match sequel {
-            Sequel::Unblock(links) => {
-                world.note("unblock");
+            Sequel::Unblock { links, who } => {
+                world.note(&format!("no longer {who} ({} links)", links.len()));
                 links.into_iter().for_each(|(from, to)| world.network.unblock(from, to));
             }
             Sequel::Resume(id) => world.resume(id),
@@ -207,13 +211,14 @@ impl<'a> Chaos<'a> {
                 model.packets.delay = Delay::Uniform(Duration::from_micros(100), longest);
             }
         }
-        world.note(&format!("links: {model:?}"));
         if self.rng.random_bool(0.5) {
+            world.note(&format!("all links: {model}"));
             world.network.set_default(model);
             let length = self.some_time() * 2;
             return self.later(world, length, Sequel::QuietLinks);
         }
         let Some(one) = self.some(world, Process::is_up) else { return };
+        world.note(&format!("links of n{one}: {model}"));
         for other in 0..world.processes().len() as ProcessId {
             world.network.set_link(one, other, model);
             world.network.set_link(other, one, model);
@@ -250,11 +255,12 @@ impl<'a> Chaos<'a> {
         }
         let names: Vec<String> = one.iter().map(|id| format!("n{id}")).collect();
         let how = if both_ways { "cut off" } else { "not heard by the others" };
-        world.note(&format!("{how}: {}", names.join(" ")));
+        let who = format!("{how}: {}", names.join(" "));
+        world.note(&who);
         links.iter().for_each(|&(from, to)| world.network.block(from, to));
         let least = self.scenario.config.probe_interval.mul_f64(at_least);
         let length = least + self.some_time();
-        self.later(world, length, Sequel::Unblock(links));
+        self.later(world, length, Sequel::Unblock { links, who });
     }
 
     /// Ends a process; in most cases it comes back. At least half of them stay up.

@@ -9,6 +9,6 @@ mod scenario;
 mod search;
 pub mod truth;
 
-pub use run::{Outcome, run};
+pub use run::{Outcome, run, run_until_stopped};
 pub use scenario::{Fault, Scenario};
 pub use search::{Search, SeedOutcome, report, search};

@@ -9,6 +9,7 @@ use super::check::{Calm, Checkers, Violation, disagreement};
 use super::islands::islands;
 use super::scenario::Scenario;
 use crate::network::{Network, ProcessId};
+use crate::parallel::Stop;
 use crate::process::Process;
 use crate::time::Time;
 use crate::world::World;
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub calm: (Duration, Duration),
     /// The same for the removal of a member that crashed in the calm.
     pub removal: (Duration, Duration),
+    /// It was stopped on its way: that nothing was broken proves nothing.
+    pub interrupted: bool,
     /// Deaths of members that ran, as anybody believed them.
     pub false_deaths: u64,
     /// Inputs that the machines were given.
@@ -42,7 +45,12 @@ pub struct Outcome {
 
 /// Runs a scenario. A machine that panics has broken an invariant, too.
 pub fn run(scenario: &Scenario, keep_log: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| attempt(scenario, keep_log))).unwrap_or_else(|panic| {
+    run_until_stopped(scenario, keep_log, &Stop::default())
+}
+
+/// As [`run`], but ends early if that is asked.
+pub fn run_until_stopped(scenario: &Scenario, keep_log: bool, stop: &Stop) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| attempt(scenario, keep_log, stop))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
         let what = text.unwrap_or_else(|| "it does not say why".to_owned());
@@ -51,6 +59,7 @@ pub fn run(scenario: &Scenario, keep_log: bool) -> Outcome {
             violation: Some(Violation { check: "panic", at: Time::ZERO, what }),
             calm: (Duration::ZERO, SECOND),
             removal: (Duration::ZERO, SECOND),
+            interrupted: false,
             false_deaths: 0,
             steps: 0,
             took: Duration::ZERO,
@@ -60,13 +69,14 @@ pub fn run(scenario: &Scenario, keep_log: bool) -> Outcome {
     })
 }
 
-fn attempt(scenario: &Scenario, keep_log: bool) -> Outcome {
+fn attempt(scenario: &Scenario, keep_log: bool, stop: &Stop) -> Outcome {
     let network = Network::new(scenario.link);
     let mut world = World::new(scenario.seed, network, Checkers::default());
+    world.set_stop(stop.clone());
     if keep_log {
         world.trace().keep_log();
     }
-    let mut run = Run { scenario, chaos: Chaos::new(scenario), world };
+    let mut run = Run { scenario, stop, chaos: Chaos::new(scenario), world };
     run.form();
     run.disturb();
     let calm = run.calm();
@@ -76,13 +86,15 @@ fn attempt(scenario: &Scenario, keep_log: bool) -> Outcome {
 
 struct Run<'a> {
     scenario: &'a Scenario,
+    stop: &'a Stop,
     chaos: Chaos<'a>,
     world: World<Checkers>,
 }
 
 impl Run<'_> {
-    fn broken(&self) -> bool {
-        self.world.watch.violation().is_some()
+    /// Whether there is nothing more to find out: something is broken, or time stands still.
+    fn is_over(&self) -> bool {
+        self.world.watch.violation().is_some() || self.stop.is_asked()
     }
 
     /// Starts all processes within a few seconds of each other; each joins through another.
@@ -111,7 +123,7 @@ impl Run<'_> {
 
     /// Lets time pass, a second at most at a time, and faults end.
     fn pass(&mut self, until: Time) {
-        while self.world.now() < until && !self.broken() {
+        while self.world.now() < until && !self.is_over() {
             let next = self.chaos.next_sequel().unwrap_or(until);
             let slice = next.min(until).min(self.world.now() + SECOND);
             self.world.run_until(slice.max(self.world.now()));
@@ -121,7 +133,7 @@ impl Run<'_> {
 
     fn disturb(&mut self) {
         let end = self.world.now() + self.scenario.chaos;
-        while self.world.now() < end && !self.broken() {
+        while self.world.now() < end && !self.is_over() {
             let until = (self.world.now() + self.chaos.pause()).min(end);
             self.pass(until);
             self.join_who_is_alone();
@@ -141,7 +153,7 @@ impl Run<'_> {
         // Until then a probe that began under a fault may still fail.
         let probed = since + bounds::longest_probe(&self.scenario.config);
         let mut seconds = 0_u32;
-        while !self.broken() {
+        while !self.is_over() {
             let Some(what) = self.unsettled(probed) else { break };
             if self.world.now() - since > bound {
                 let at = self.world.now();
@@ -191,12 +203,12 @@ impl Run<'_> {
             0 | 1 => None,
             _ => self.chaos.some_other(&self.world, ProcessId::MAX),
         };
-        let Some(victim) = victim.filter(|_| !self.broken()) else {
+        let Some(victim) = victim.filter(|_| !self.is_over()) else {
             return (Duration::ZERO, bound);
         };
         let since = self.world.now();
         self.world.crash(victim);
-        while !self.broken() && disagreement(&self.world).is_some() {
+        while !self.is_over() && disagreement(&self.world).is_some() {
             // The removal checker ends this if it takes too long.
             self.pass(self.world.now() + SECOND);
         }
@@ -207,7 +219,7 @@ impl Run<'_> {
     }
 
     fn agree_still(&mut self) {
-        if self.broken() {
+        if self.is_over() {
             return;
         }
         if let Some(what) = disagreement(&self.world) {
@@ -217,6 +229,7 @@ impl Run<'_> {
     }
 
     fn outcome(mut self, calm: (Duration, Duration), removal: (Duration, Duration)) -> Outcome {
+        let interrupted = self.stop.is_asked();
         for id in 0..self.world.processes().len() as ProcessId {
             let at = self.world.now();
             if let Err(what) = self.world.watch.final_view(self.world.process(id)) {
@@ -228,6 +241,7 @@ impl Run<'_> {
             violation: self.world.watch.violation().cloned(),
             calm,
             removal,
+            interrupted,
             false_deaths: self.world.watch.truth().false_deaths(),
             steps: self.world.steps(),
             took: self.world.now().since_start(),

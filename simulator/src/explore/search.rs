@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::run::{Outcome, run};
+use super::run::{Outcome, run_until_stopped};
 use super::scenario::{Fault, Scenario};
 use crate::experiment::Effort;
 use crate::parallel::map;
@@ -61,7 +61,7 @@ impl From<Outcome> for SeedOutcome {
 /// All outcomes.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Search {
-    /// In the order of the seeds; without those that were not begun.
+    /// In the order of the seeds; without those that were not begun, or interrupted.
     pub outcomes: Vec<SeedOutcome>,
     /// How many seeds were wanted.
     pub wanted: usize,
@@ -79,12 +79,17 @@ pub fn search(seeds: Range<u64>, effort: &mut Effort<'_>) -> Search {
     let seeds: Vec<u64> = seeds.collect();
     let (mut done, total) = (0, seeds.len());
     let (stop, progress) = (effort.stop.clone(), &mut effort.progress);
-    let one = |seed: &u64| SeedOutcome::from(run(&Scenario::new(*seed), false));
+    let one = |seed: &u64| {
+        let outcome = run_until_stopped(&Scenario::new(*seed), false, &stop);
+        // What was found before the stop is true; that nothing was found means nothing.
+        let counts = outcome.violation.is_some() || !outcome.interrupted;
+        counts.then(|| SeedOutcome::from(outcome))
+    };
     let outcomes = map(effort.jobs, &seeds, &stop, one, |_| {
         done += 1;
         progress(done, total);
     });
-    Search { outcomes: outcomes.into_iter().flatten().collect(), wanted: total }
+    Search { outcomes: outcomes.into_iter().flatten().flatten().collect(), wanted: total }
 }
 
 /// What a person wants to see of a search. `replay` gives the command that repeats a seed.
@@ -100,11 +105,47 @@ pub fn report(search: &Search, replay: impl Fn(u64) -> String) -> Report {
     }
     Report {
         tables,
+        data: vec![by_seed(search)],
         charts: Vec::new(),
         results: serde_json::to_value(search).unwrap_or_default(),
         gates: Vec::new(),
         runs: (search.outcomes.len(), search.wanted),
     }
+}
+
+fn by_seed(search: &Search) -> Table {
+    let mut table = Table::new(
+        "seeds",
+        &[
+            "seed",
+            "nodes",
+            "faults",
+            "broken",
+            "calm s",
+            "calm share of bound",
+            "removal share of bound",
+            "inputs",
+            "virtual s",
+            "false deaths",
+            "digest",
+        ],
+    );
+    for outcome in &search.outcomes {
+        table.row([
+            outcome.seed.into(),
+            outcome.nodes.into(),
+            outcome.faults.join("; ").into(),
+            outcome.violation.clone().map_or(Cell::Missing, Cell::from),
+            Cell::Number(outcome.calm_seconds, 3),
+            Cell::Number(outcome.calm_share, 6),
+            Cell::Number(outcome.removal_share, 6),
+            outcome.steps.into(),
+            Cell::Number(outcome.virtual_seconds, 3),
+            outcome.false_deaths.into(),
+            outcome.digest.as_str().into(),
+        ]);
+    }
+    table
 }
 
 fn by_fault(search: &Search) -> Table {
@@ -115,7 +156,7 @@ fn by_fault(search: &Search) -> Table {
             "seeds",
             "broken",
             "calm s median",
-            "max",
+            "calm s max",
             "calm % of bound max",
             "removal % of bound max",
             "false deaths",

@@ -5,10 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use super::Table;
-use super::plot::Chart;
+use super::{Report, Table, table};
 
 /// A file that cannot be written.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ impl std::error::Error for OutputError {}
 pub struct Files {
     /// Everything, for programs.
     pub json: Option<PathBuf>,
-    /// The tables, one after the other.
+    /// The cells of all tables, for programs.
     pub csv: Option<PathBuf>,
     /// The tables, for a document.
     pub markdown: Option<PathBuf>,
@@ -68,26 +65,21 @@ impl Files {
     ///
     /// # Errors
     /// The first that cannot be written.
-    pub fn write(
-        &self,
-        results: &impl Serialize,
-        tables: &[Table],
-        charts: &[Chart],
-    ) -> Result<(), OutputError> {
+    pub fn write(&self, report: &Report) -> Result<(), OutputError> {
         if let Some(path) = &self.json {
-            let text = serde_json::to_string_pretty(results).map_err(|e| failed(path, e))?;
+            let text =
+                serde_json::to_string_pretty(&report.results).map_err(|e| failed(path, e))?;
             save(path, &(text + "\n"))?;
         }
-        let joined =
-            |text: fn(&Table) -> String| tables.iter().map(text).collect::<Vec<_>>().join("\n");
         if let Some(path) = &self.csv {
-            save(path, &joined(Table::csv))?;
+            save(path, &table::csv(report.tables.iter().chain(&report.data)))?;
         }
         if let Some(path) = &self.markdown {
-            save(path, &joined(Table::markdown))?;
+            let tables: Vec<String> = report.tables.iter().map(Table::markdown).collect();
+            save(path, &tables.join("\n"))?;
         }
         if let Some(path) = &self.svg {
-            let drawing = super::plot::svg(charts).map_err(|error| failed(path, error))?;
+            let drawing = super::plot::svg(&report.charts).map_err(|error| failed(path, error))?;
             save(path, &drawing)?;
         }
         Ok(())

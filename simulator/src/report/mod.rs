@@ -22,7 +22,11 @@ impl Gate {
     /// A figure that must lie within these limits.
     pub fn within(what: &str, measured: f64, least: f64, most: f64) -> Self {
         let holds = (least..=most).contains(&measured);
-        Self { what: format!("{what}: {measured:.2}, wanted {least} to {most}"), holds }
+        let figure = match measured.is_nan() {
+            true => "nothing to measure".to_owned(),
+            false => format!("{measured:.2}"),
+        };
+        Self { what: format!("{what}: {figure}, wanted {least} to {most}"), holds }
     }
 }
 
@@ -31,6 +35,8 @@ impl Gate {
 pub struct Report {
     /// For people.
     pub tables: Vec<Table>,
+    /// For programs: what is too long to be shown, and stands in the CSV file alone.
+    pub data: Vec<Table>,
     /// To be drawn below each other.
     pub charts: Vec<Chart>,
     /// Everything, for programs.

@@ -1,10 +1,16 @@
 //! Line charts as SVG: axes with units, a legend, a light background.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 
-const SIZE: (u32, u32) = (760, 460);
+/// Of one chart, in pixels.
+const SIZE: (u32, u32) = (1000, 460);
+const LEGEND_WIDTH: u32 = 260;
+/// On one axis: their labels must not touch.
+const MOST_TICKS: usize = 11;
 const COLOURS: [RGBColor; 7] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -59,15 +65,16 @@ impl Axis {
     }
 
     /// A little more than what is to be shown.
-    fn range(&self, values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+    fn scale(&self, values: impl Iterator<Item = f64>) -> Scale {
         let shown = values.filter(|value| self.can_show(*value));
         let (low, high) = shown.fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
-        match (low <= high, self.logarithmic) {
+        let range = match (low <= high, self.logarithmic) {
             (false, true) => 1.0..10.0,
             (false, false) => 0.0..1.0,
             (true, true) => low / 1.2..high * 1.2,
             (true, false) => 0.0..(high * 1.05).max(f64::MIN_POSITIVE),
-        }
+        };
+        Scale { range, logarithmic: self.logarithmic }
     }
 
     fn can_show(&self, value: f64) -> bool {
@@ -86,6 +93,56 @@ impl Axis {
 fn short(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Where values lie on an axis. The library's own logarithmic one draws some ticks twice.
+#[derive(Clone)]
+struct Scale {
+    range: Range<f64>,
+    logarithmic: bool,
+}
+
+impl Scale {
+    /// 1, 2 and 5 times the powers of ten, or less of them, so that there are at most so many.
+    fn ticks(&self, most: usize) -> Vec<f64> {
+        let (low, high) = (self.range.start, self.range.end);
+        let tenfold = |power: i32| libm::pow(10.0, f64::from(power));
+        if self.logarithmic {
+            let powers = libm::floor(libm::log10(low)) as i32..=libm::log10(high) as i32;
+            let of = |factors: &[f64]| -> Vec<f64> {
+                let all = powers.clone().flat_map(|p| factors.iter().map(move |f| f * tenfold(p)));
+                all.filter(|tick| self.range.contains(tick)).collect()
+            };
+            let fine = of(&[1.0, 2.0, 5.0]);
+            return if fine.len() <= most { fine } else { of(&[1.0]) };
+        }
+        let power = libm::floor(libm::log10((high - low) / most.max(1) as f64)) as i32;
+        let steps = (power..=power + 1).flat_map(|p| [1.0, 2.0, 5.0].map(|f| f * tenfold(p)));
+        let few = |step: &f64| (high - low) / step < most.max(1) as f64;
+        let step = steps.into_iter().find(few).unwrap_or(high - low);
+        let from = libm::ceil(low / step);
+        (0..=most).map(|at| (from + at as f64) * step).filter(|tick| *tick <= high).collect()
+    }
+}
+
+impl Ranged for Scale {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let on = |value: f64| if self.logarithmic { libm::log10(value) } else { value };
+        let (low, high) = (on(self.range.start), on(self.range.end));
+        let share = (on(*value) - low) / (high - low);
+        limit.0 + (share * f64::from(limit.1 - limit.0)) as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        self.ticks(hint.max_num_points().min(MOST_TICKS))
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
 }
 
 /// One chart.
@@ -124,31 +181,15 @@ pub fn svg(charts: &[Chart]) -> Result<String, DrawingError> {
 
 fn draw(area: &Drawing<'_>, chart: &Chart) -> Result<(), DrawingError> {
     let points = || chart.series.iter().flat_map(|series| &series.points);
-    let x = chart.x.range(points().map(|point| point.0));
-    let y = chart.y.range(points().map(|point| point.1));
-    let mut builder = ChartBuilder::on(area);
-    builder
+    let x = chart.x.scale(points().map(|point| point.0));
+    let y = chart.y.scale(points().map(|point| point.1));
+    let (plot, legend) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let mut context = ChartBuilder::on(&plot)
         .caption(&chart.title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(44)
-        .y_label_area_size(64);
-    // The library has a type for each combination.
-    match (chart.x.logarithmic, chart.y.logarithmic) {
-        (false, false) => lines(builder.build_cartesian_2d(x, y)?, chart),
-        (true, false) => lines(builder.build_cartesian_2d(x.log_scale(), y)?, chart),
-        (false, true) => lines(builder.build_cartesian_2d(x, y.log_scale())?, chart),
-        (true, true) => lines(builder.build_cartesian_2d(x.log_scale(), y.log_scale())?, chart),
-    }
-}
-
-fn lines<'a, X, Y>(
-    mut context: ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
-    chart: &Chart,
-) -> Result<(), DrawingError>
-where
-    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
+        .y_label_area_size(64)
+        .build_cartesian_2d(x, y)?;
     context
         .configure_mesh()
         .x_desc(&chart.x.label)
@@ -157,36 +198,39 @@ where
         .y_label_formatter(&|value| chart.y.tick(*value))
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 14))
-        .light_line_style(RGBColor(240, 240, 240))
-        .bold_line_style(RGBColor(215, 215, 215))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(225, 225, 225))
         .draw()?;
     for (at, series) in chart.series.iter().enumerate() {
-        let colour = COLOURS[at % COLOURS.len()];
-        let style = colour.stroke_width(2);
+        let style = colour(at).stroke_width(2);
         let shown = |&&(x, y): &&(f64, f64)| chart.x.can_show(x) && chart.y.can_show(y);
         let points: Vec<(f64, f64)> = series.points.iter().filter(shown).copied().collect();
         if series.dashed {
-            context
-                .draw_series(DashedLineSeries::new(points, 7, 5, style))?
-                .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 8, y)], style));
+            context.draw_series(DashedLineSeries::new(points, 7, 5, style))?;
         } else {
-            let dots = points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+            let dots = points.iter().map(|point| Circle::new(*point, 3, colour(at).filled()));
             context.draw_series(dots)?;
-            context
-                .draw_series(LineSeries::new(points, style))?
-                .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+            context.draw_series(LineSeries::new(points, style))?;
         }
     }
-    context
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(190, 190, 190))
-        .label_font(("sans-serif", 13))
-        .draw()?;
+    draw_legend(&legend, &chart.series)
+}
+
+/// Beside the plot, where it hides no line.
+fn draw_legend(area: &Drawing<'_>, series: &[Series]) -> Result<(), DrawingError> {
+    for (at, series) in series.iter().enumerate() {
+        let (style, y) = (colour(at).stroke_width(2), 52 + 20 * at as i32);
+        let strokes: &[(i32, i32)] = if series.dashed { &[(0, 7), (12, 19)] } else { &[(0, 20)] };
+        for &(from, to) in strokes {
+            area.draw(&PathElement::new([(from, y), (to, y)], style))?;
+        }
+        area.draw(&Text::new(series.name.as_str(), (28, y - 6), ("sans-serif", 13)))?;
+    }
     Ok(())
+}
+
+fn colour(series: usize) -> RGBColor {
+    COLOURS[series % COLOURS.len()]
 }
 
 #[cfg(test)]
@@ -216,6 +260,20 @@ mod tests {
             let chart = Chart { title: "t".into(), x: axis.clone(), y: axis, series: vec![] };
             assert!(svg(&[chart]).is_ok());
         }
+    }
+
+    #[test]
+    fn each_tick_is_there_once() {
+        let scale = |low, high, logarithmic| Scale { range: low..high, logarithmic };
+        let members = [10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+        assert_eq!(scale(8.0 / 1.2, 1200.0, true).ticks(11), members);
+        assert_eq!(scale(0.9, 1.1e5, true).ticks(8), [1.0, 10.0, 100.0, 1000.0, 1e4, 1e5]);
+        assert_eq!(
+            scale(0.0, 1.6, false).ticks(11),
+            [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6]
+                .map(|tick: f64| (tick / 0.2).round() * 0.2)
+        );
+        assert_eq!(scale(0.0, 42.0, false).ticks(10).len(), 9);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 pub enum Cell {
     /// Words.
     Text(String),
+    /// A count, exact however large.
+    Integer(u64),
     /// A number, and how many decimals a person wants to see.
     Number(f64, usize),
     /// Nothing is known.
@@ -22,6 +24,7 @@ impl Cell {
     fn for_people(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
+            Self::Integer(count) => count.to_string(),
             Self::Number(value, decimals) => format!("{value:.decimals$}"),
             Self::Missing => "-".to_owned(),
         }
@@ -29,13 +32,19 @@ impl Cell {
 
     fn for_programs(&self) -> String {
         match self {
-            Self::Text(text) if text.contains([',', '"', '\n']) => {
-                format!("\"{}\"", text.replace('"', "\"\""))
-            }
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => quoted(text),
+            Self::Integer(count) => count.to_string(),
             Self::Number(value, _) => value.to_string(),
             Self::Missing => String::new(),
         }
+    }
+}
+
+/// A field of a CSV file.
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
     }
 }
 
@@ -53,13 +62,13 @@ impl From<String> for Cell {
 
 impl From<usize> for Cell {
     fn from(count: usize) -> Self {
-        Self::Number(count as f64, 0)
+        Self::Integer(count as u64)
     }
 }
 
 impl From<u64> for Cell {
     fn from(count: u64) -> Self {
-        Self::Number(count as f64, 0)
+        Self::Integer(count)
     }
 }
 
@@ -68,7 +77,7 @@ impl From<u64> for Cell {
 pub struct Table {
     /// What it shows.
     pub title: String,
-    /// The heads of its columns, with units.
+    /// The heads of its columns, with units; each once, since programs find cells by them.
     pub columns: Vec<String>,
     /// Its rows, each as long as the heads.
     pub rows: Vec<Vec<Cell>>,
@@ -79,7 +88,9 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new(title: impl Into<String>, columns: &[&str]) -> Self {
-        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        let columns: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
+        let repeated = |(at, column): (usize, &String)| columns[..at].contains(column);
+        debug_assert!(!columns.iter().enumerate().any(repeated), "{columns:?}");
         Self { title: title.into(), columns, rows: Vec::new(), notes: Vec::new() }
     }
 
@@ -155,17 +166,28 @@ impl Table {
         }
     }
 
-    /// For programs: a line of heads, then the rows with all digits.
-    pub fn csv(&self) -> String {
-        let heads = self.columns.iter().map(|column| Cell::from(column.as_str()).for_programs());
-        let mut out = heads.collect::<Vec<_>>().join(",");
-        out.push('\n');
-        for row in &self.rows {
-            out.push_str(&row.iter().map(Cell::for_programs).collect::<Vec<_>>().join(","));
-            out.push('\n');
+    /// Its lines of a CSV file, one a cell: table, row, column, value. Rows count from 1; the remarks
+    /// are in row 0.
+    fn append_csv(&self, out: &mut String) {
+        let title = quoted(&self.title);
+        for (at, row) in self.rows.iter().enumerate() {
+            for (column, cell) in self.columns.iter().zip(row) {
+                let (row, column, value) = (at + 1, quoted(column), cell.for_programs());
+                let _ = writeln!(out, "{title},{row},{column},{value}");
+            }
         }
-        out
+        for note in &self.notes {
+            let _ = writeln!(out, "{title},0,note,{}", quoted(note));
+        }
     }
+}
+
+/// Tables for programs: one line of heads, then a line for each cell, numbers with all digits. Tables
+/// have different columns, and a program wants to read all of a file with one set of heads.
+pub(super) fn csv<'a>(tables: impl IntoIterator<Item = &'a Table>) -> String {
+    let mut out = "table,row,column,value\n".to_owned();
+    tables.into_iter().for_each(|table| table.append_csv(&mut out));
+    out
 }
 
 #[cfg(test)]
@@ -194,7 +216,16 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_all_digits() {
-        assert_eq!(table().csv(), "who,s\n\"a, b\",1.25\nc,\n");
+    fn programs_get_a_line_a_cell_with_all_digits() {
+        let mut counts = Table::new("Counts", &["n"]);
+        counts.row([u64::MAX.into()]);
+        let expected = "table,row,column,value\n\
+            Deaths,1,who,\"a, b\"\n\
+            Deaths,1,s,1.25\n\
+            Deaths,2,who,c\n\
+            Deaths,2,s,\n\
+            Deaths,0,note,Seed 1.\n\
+            Counts,1,n,18446744073709551615\n";
+        assert_eq!(csv([&table(), &counts]), expected);
     }
 }

@@ -88,6 +88,12 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    fn has_plots(&self) -> bool {
+        !matches!(self, Self::Explore(_) | Self::Scale { .. })
+    }
+}
+
 #[derive(clap::Args, Debug)]
 pub(crate) struct ExploreArgs {
     /// The seeds, the second one not included, as 0..1000
@@ -115,13 +121,13 @@ pub(crate) struct Shared {
     /// Write all results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the tables to this file
+    /// Write the cells of all tables to this file, one a line
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Write the tables to this file, for a document
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Draw the plots into this file
+    /// Draw the plots into this file (not of explore and scale, which have none)
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -203,7 +209,7 @@ pub(crate) enum TuningArg {
 impl Args {
     /// Reads the command line; what cannot be used has been said in one line.
     pub(crate) fn from_command_line() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
+        let args = Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 // Help and version; nothing is lost if nobody reads them.
                 let _ = error.print();
@@ -218,7 +224,12 @@ impl Args {
             let line = lines.collect::<Vec<_>>().join(" ");
             complain(line.trim_start_matches("error: "));
             ExitCode::from(BAD_ARGUMENTS)
-        })
+        })?;
+        if args.shared().svg.is_some() && !args.command.has_plots() {
+            complain("this command has nothing to plot: leave out --svg");
+            return Err(ExitCode::from(BAD_ARGUMENTS));
+        }
+        Ok(args)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

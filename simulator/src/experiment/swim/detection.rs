@@ -19,6 +19,9 @@ use crate::statistics::Summary;
 use crate::time::Time;
 use crate::world::{Watch, World};
 
+/// From this size on the limit of the formula is compared with.
+pub(super) const LARGE: usize = 128;
+
 /// The detections of one cluster size.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Detection {
@@ -40,7 +43,7 @@ pub struct Detection {
 pub fn expected_periods(members: usize) -> (f64, f64) {
     let others = members.saturating_sub(1).max(1) as f64;
     let formula = match members {
-        128.. => std::f64::consts::E / (std::f64::consts::E - 1.0),
+        LARGE.. => std::f64::consts::E / (std::f64::consts::E - 1.0),
         _ => 1.0 / (1.0 - libm::pow(1.0 - 1.0 / others, others)),
     };
     let missed = |k: usize| libm::pow(1.0 - k as f64 / others, others);
