@@ -218,7 +218,8 @@ fn stream_context(
     }
 }
 
-fn layers(config: &Config) -> Result<Layers, StartError> {
+/// What goes around packets and streams.
+pub(crate) fn layers(config: &Config) -> Result<Layers, StartError> {
     let label = Label::new(&config.label)?;
     #[cfg(feature = "encryption")]
     let sealing = Sealing::new(config.encryption.as_ref());

@@ -45,6 +45,8 @@ mod messages;
 mod observe;
 mod shared;
 mod streams;
+#[doc(hidden)]
+pub mod testing;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
