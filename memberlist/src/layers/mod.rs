@@ -11,6 +11,8 @@ mod sealing;
 #[cfg(feature = "encryption")]
 mod sealing;
 mod stream;
+#[cfg(all(test, feature = "encryption"))]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Mutex;

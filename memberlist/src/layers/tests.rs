@@ -1,0 +1,177 @@
+//! Any content through any layers, and any bytes instead of it.
+
+use std::sync::Arc;
+
+use memberlist_protocol::wire::WireFormat;
+use memberlist_protocol::wire::stream::{
+    Assembler, FrameNumber, FrameReader, MessageFrames, StreamItem, StreamLimits, preamble,
+};
+use memberlist_security::{Keyring, SecretKey};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Encryption;
+
+fn layers(label: &str, keys: &[u8], inbound: InboundLabel) -> Arc<Layers> {
+    let mut keys = keys.iter().map(|n| SecretKey::from_bytes(&[*n; 16]).unwrap());
+    let encryption =
+        keys.next().map(|first| Encryption::new(Keyring::with_keys(first, keys).unwrap()));
+    let sealing = Sealing::new(encryption.as_ref());
+    Arc::new(Layers::new(Label::new(label).unwrap(), true, inbound, sealing))
+}
+
+/// Content of a native packet.
+fn wrapped(layers: &Layers, content: &[u8]) -> Vec<u8> {
+    let how = layers.wrapping();
+    let mut packet = vec![0; how.head];
+    packet.extend_from_slice(content);
+    layers.wrap(&mut packet, how).unwrap();
+    assert_eq!(packet.len(), how.head + content.len() + how.tail);
+    packet
+}
+
+#[test]
+fn no_byte_of_a_wrapped_packet_can_be_changed() {
+    for label in ["", "dc1"] {
+        let layers = layers(label, &[1], InboundLabel::Check);
+        let packet = wrapped(&layers, b"M\x01\x00content");
+        for at in 0..packet.len() {
+            for value in 0..=255 {
+                let mut changed = packet.clone();
+                changed[at] = value;
+                let accepted = layers.unwrap(&mut changed).is_ok();
+                assert_eq!(accepted, value == packet[at], "byte {at} to {value:#04x}");
+            }
+        }
+        for len in 0..packet.len() {
+            assert!(layers.unwrap(&mut packet[..len].to_vec()).is_err(), "{len} bytes");
+        }
+    }
+}
+
+/// What goes wrong is told by its own reason.
+#[test]
+fn each_fault_has_its_own_reason() {
+    let refused =
+        |by: &Layers, packet: &[u8]| by.unwrap(&mut packet.to_vec()).unwrap_err().reason();
+    let check = InboundLabel::Check;
+    let (plain, blue, red) =
+        (layers("", &[], check), layers("blue", &[], check), layers("red", &[], check));
+    let (sealed, other) = (layers("", &[1], check), layers("", &[2], check));
+    let content = b"M\x01\x00content";
+    assert_eq!(refused(&blue, &wrapped(&plain, content)), DropReason::LabelMissing);
+    assert_eq!(refused(&plain, &wrapped(&blue, content)), DropReason::LabelUnexpected);
+    assert_eq!(refused(&red, &wrapped(&blue, content)), DropReason::LabelMismatch);
+    let doubled = [&wrapped(&blue, b"")[..], &wrapped(&blue, content)].concat();
+    assert_eq!(refused(&blue, &doubled), DropReason::LabelMalformed);
+    assert_eq!(refused(&blue, &[0xF4, 9, b'b']), DropReason::LabelMalformed);
+    assert_eq!(refused(&sealed, &wrapped(&plain, content)), DropReason::PlaintextRefused);
+    assert_eq!(refused(&plain, &wrapped(&sealed, content)), DropReason::NoKey);
+    assert_eq!(refused(&other, &wrapped(&sealed, content)), DropReason::WrongKey);
+    let mut version = wrapped(&sealed, content);
+    version[0] = 0;
+    assert_eq!(refused(&sealed, &version), DropReason::EncryptionVersion);
+    assert_eq!(refused(&sealed, &[1; 20]), DropReason::Malformed);
+}
+
+/// Everything that a direction of a stream carries, unwrapped.
+fn through_stream(
+    (from, to): (&Arc<Layers>, &Arc<Layers>),
+    payload: &[u8],
+    pieces: &[usize],
+) -> Result<StreamItem, LayerError> {
+    let mut writer = StreamWriter::of_dialler(Arc::clone(from), None);
+    let mut message = MessageFrames::user(WireFormat::Native, payload.to_vec().into());
+    let (mut number, mut began, mut bytes, mut out) =
+        (FrameNumber::default(), false, Vec::new(), Vec::new());
+    while writer.wrap(&mut out, |out| {
+        if !std::mem::replace(&mut began, true) {
+            preamble(WireFormat::Native, out);
+        }
+        message.next_record(&mut number, out)
+    })? {
+        bytes.extend_from_slice(&out);
+    }
+    let mut reader = StreamReader::of_dialler(Arc::clone(to));
+    let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+    let mut assembler = Assembler::new(WireFormat::Native, StreamLimits::default());
+    let (mut rest, mut sizes) = (&bytes[..], pieces.iter().cycle());
+    let mut item = None;
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+        reader.push(piece, &mut frames)?;
+        while let Some(payload) = frames.next_frame().unwrap() {
+            item = item.or(assembler.push(&payload).unwrap());
+        }
+        rest = more;
+    }
+    assert!(reader.is_whole()?);
+    Ok(item.expect("a whole message"))
+}
+
+proptest! {
+    #[test]
+    fn any_content_comes_back(
+        content in vec(any::<u8>(), 0..1500),
+        label in "[a-z]{0,20}",
+        keys in vec(1_u8..5, 0..3),
+        pieces in vec(1_usize..3000, 1..6),
+    ) {
+        let both = layers(&label, &keys, InboundLabel::Check);
+        let content = [&b"M"[..], &content].concat();
+        let mut packet = wrapped(&both, &content);
+        prop_assert_eq!(both.unwrap(&mut packet).unwrap(), &content[..]);
+        let item = through_stream((&both, &both), &content, &pieces).unwrap();
+        prop_assert_eq!(item, StreamItem::User(content.into()));
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+    #[test]
+    fn large_messages_come_back(len in 100_000_usize..300_000, piece in 1000_usize..70_000) {
+        let both = layers("blue", &[1], InboundLabel::Check);
+        let item = through_stream((&both, &both), &vec![7; len], &[piece]).unwrap();
+        prop_assert_eq!(item, StreamItem::User(vec![7; len].into()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever has another label or key hears of it, however the bytes arrive.
+    #[test]
+    fn a_stream_that_does_not_fit_is_refused(piece in 1_usize..200) {
+        let ours = layers("blue", &[1], InboundLabel::Check);
+        for (label, keys) in [("", &[1][..]), ("red", &[1]), ("blue", &[2]), ("blue", &[])] {
+            let theirs = layers(label, keys, InboundLabel::Check);
+            prop_assert!(through_stream((&theirs, &ours), b"hello", &[piece]).is_err());
+            prop_assert!(through_stream((&ours, &theirs), b"hello", &[piece]).is_err());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_unwrapped_without_panic(
+        bytes in vec(any::<u8>(), 0..200),
+        first in prop::sample::select(vec![0_u8, 1, 0x0A, 0x4D, 0xF4]),
+        sealed: bool,
+        optional: bool,
+    ) {
+        let inbound = if optional { InboundLabel::Optional } else { InboundLabel::Check };
+        let keys: &[u8] = if sealed { &[1] } else { &[] };
+        let layers = layers("ab", keys, inbound);
+        for bytes in [bytes.clone(), [&[first][..], &bytes].concat(), [b"\xF4\x02ab", &bytes[..]].concat()] {
+            let _ = layers.unwrap(&mut bytes.clone());
+            let mut reader = StreamReader::of_dialler(Arc::clone(&layers));
+            let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+            for piece in bytes.chunks(7) {
+                if reader.push(piece, &mut frames).is_err() {
+                    break;
+                }
+            }
+            let _ = reader.is_whole();
+        }
+    }
+}
