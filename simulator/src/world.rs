@@ -105,6 +105,9 @@ pub struct World<W: Watch = ()> {
     steps: u64,
     stream_bytes: u64,
     stop: Stop,
+    /// A planted bug: packets that get lost, whatever the links are like.
+    #[cfg(test)]
+    pub(crate) lose: Option<fn(&[u8]) -> bool>,
 }
 
 impl<W: Watch> World<W> {
@@ -126,6 +129,8 @@ impl<W: Watch> World<W> {
             steps: 0,
             stream_bytes: 0,
             stop: Stop::default(),
+            #[cfg(test)]
+            lose: None,
         }
     }
 
@@ -611,6 +616,10 @@ impl<W: Watch> World<W> {
     }
 
     fn carry_packet(&mut self, from: ProcessId, to: SocketAddr, bytes: Vec<u8>) {
+        #[cfg(test)]
+        if self.lose.is_some_and(|lose| lose(&bytes)) {
+            return;
+        }
         let Some(target) = self.process_at(to) else { return };
         let fate = self.network.packet(from, target, self.now, &mut self.rng);
         let from = self.processes[from as usize].addr;

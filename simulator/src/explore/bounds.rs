@@ -39,7 +39,36 @@ pub fn suspicion(config: &Config, n: usize) -> Duration {
 /// from before the crash that is still under way can clear one suspicion; then the same begins again.
 pub fn removal(config: &Config, n: usize) -> Duration {
     (probe_round(config, n) + longest_probe(config) + suspicion(config, n)) * 2
-        + push_pull_spread(config, n)
+}
+
+/// The time after which somebody suspects a crashed member, one of `n`, when no prober feels sicker
+/// than `health`.
+///
+/// A prober that walks its ring misses a given one of `n − 1` members in `k` probes with at most
+/// `e^(−k/(n−1))`, wherever in its rings it is: with `a` of the probes in one ring and `b` in the next
+/// the chance is `(1 − a/(n−1)) (1 − b/(n−1))`. So all `n − 1` probers miss it with at most `e^(−k)`.
+/// The probe that picks it takes an interval, stretched by the health, to fail.
+pub fn detection(config: &Config, n: usize, health: u32) -> Duration {
+    let by_chance = libm::ceil(libm::log(1.0 / EPSILON)) as u32;
+    let by_turns = (2 * n).saturating_sub(1).max(1) as u32;
+    let stretch = if config.lifeguard.health_aware_probe { health + 1 } else { 1 };
+    config.probe_interval * (by_chance.min(by_turns) + stretch)
+}
+
+/// The time from the first declaration of a death until half of `members` know of it; `None` without
+/// gossip. Of `names` that may take a place in the ring of gossip not all listen.
+///
+/// Who knows of it tells `f = gossip_nodes · members/names` others a tick who listen, so that in a
+/// mean field the number of those who know is multiplied by `1 + f` a tick. A generation takes a tick and
+/// a packet's `delay`. The bound counts the generations until all know; that only half have to is what
+/// is left for chance. This is a choice and no proof: `docs/SIMULATOR.md` says how much of it runs used.
+pub fn spread(config: &Config, members: usize, names: usize, delay: Duration) -> Option<Duration> {
+    let fan_out = (config.gossip_nodes * members) as f64 / names.max(1) as f64;
+    if config.gossip_interval.is_zero() || fan_out == 0.0 {
+        return None;
+    }
+    let generations = libm::ceil(libm::log2(members.max(2) as f64) / libm::log2(1.0 + fan_out));
+    Some((config.gossip_interval + delay).mul_f64(generations))
 }
 
 /// The time after which a dead record has left the table: the dead window, and a round of the probe
@@ -94,6 +123,24 @@ mod tests {
         assert_eq!(secs(reconnect(&lan, 10)), 185 * 30);
         // 2 log2 10 + log2 10^7 = 29.9 rounds of 30 s and a stream's 10 s.
         assert_eq!(secs(push_pull_spread(&lan, 10)), 30 * 40);
+    }
+
+    #[test]
+    fn a_crash_is_noticed_by_turns_in_small_clusters_and_by_chance_in_large_ones() {
+        let lan = Config::lan();
+        assert_eq!(secs(detection(&lan, 3, 0)), 5 + 1);
+        assert_eq!(secs(detection(&lan, 200, 0)), 14 + 1);
+        assert_eq!(secs(detection(&lan, 200, 7)), 14 + 8);
+    }
+
+    #[test]
+    fn gossip_grows_by_its_fan_out_and_the_teller() {
+        let mut config = Config::lan();
+        let delay = Duration::from_millis(50);
+        // log 64 / log 4 = 3 generations of 200 + 50 ms.
+        assert_eq!(spread(&config, 64, 64, delay), Some(Duration::from_millis(750)));
+        config.gossip_interval = Duration::ZERO;
+        assert_eq!(spread(&config, 64, 64, delay), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
 use super::check::Checkers;
-use super::scenario::{Fault, Scenario};
+use super::scenario::{Fault, Scenario, long_partition};
 use crate::network::{Delay, LinkModel, ProcessId};
 use crate::process::{Pause, Process};
 use crate::time::Time;
@@ -96,7 +96,8 @@ impl<'a> Chaos<'a> {
                 }
             }
             Sequel::Return(id) => {
-                if let Some(seed) = self.some_other(world, id) {
+                // Also one that has left itself: through that nobody comes back, and the join fails.
+                if let Some(seed) = self.some(world, |p| p.id != id && p.is_up()) {
                     world.join(id, seed);
                 }
             }
@@ -157,13 +158,9 @@ impl<'a> Chaos<'a> {
                 self.trouble_links(fault, world)
             }
             Fault::Clogging => self.clog(world),
-            Fault::OneWay => self.cut(world, false, 1.0),
-            Fault::Partition => self.cut(world, true, 1.0),
-            Fault::LongPartition => {
-                let window = self.scenario.config.gossip_to_the_dead_time.as_secs_f64();
-                let interval = self.scenario.config.probe_interval.as_secs_f64();
-                self.cut(world, true, 2.0 * window / interval);
-            }
+            Fault::OneWay => self.cut(world, false, self.scenario.config.probe_interval),
+            Fault::Partition => self.cut(world, true, self.scenario.config.probe_interval),
+            Fault::LongPartition => self.cut(world, true, long_partition(&self.scenario.config)),
             Fault::Crash => self.crash(world, false),
             Fault::Move => self.crash(world, true),
             Fault::Freeze => {
@@ -240,7 +237,7 @@ impl<'a> Chaos<'a> {
     }
 
     /// Cuts the processes in two.
-    fn cut(&mut self, world: &mut World<Checkers>, both_ways: bool, at_least: f64) {
+    fn cut(&mut self, world: &mut World<Checkers>, both_ways: bool, at_least: Duration) {
         let mut ids: Vec<ProcessId> = (0..world.processes().len() as ProcessId).collect();
         ids.shuffle(&mut self.rng);
         let (one, other) = ids.split_at(self.rng.random_range(1..ids.len()));
@@ -258,8 +255,7 @@ impl<'a> Chaos<'a> {
         let who = format!("{how}: {}", names.join(" "));
         world.note(&who);
         links.iter().for_each(|&(from, to)| world.network.block(from, to));
-        let least = self.scenario.config.probe_interval.mul_f64(at_least);
-        let length = least + self.some_time();
+        let length = at_least + self.some_time();
         self.later(world, length, Sequel::Unblock { links, who });
     }
 

@@ -148,7 +148,8 @@ impl Run<'_> {
         let since = self.world.now();
         let bound = bounds::calm(&self.scenario.config, self.scenario.nodes);
         let removal = bounds::removal(&self.scenario.config, self.scenario.nodes);
-        let mut calm = Calm { since, settled: since + bound, removal };
+        let delay = self.scenario.link.packets.delay.longest();
+        let mut calm = Calm { since, settled: since + bound, removal, delay };
         self.world.watch.set_calm(calm);
         // Until then a probe that began under a fault may still fail.
         let probed = since + bounds::longest_probe(&self.scenario.config);

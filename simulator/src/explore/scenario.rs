@@ -131,8 +131,14 @@ impl Scenario {
             faults.extend(Fault::ALL.choose(&mut rng));
         }
         let (preset, config) = settings(nodes, &mut rng);
+        let config = small_limits(seed, config);
         let tight = faults.contains(&Fault::TightPackets);
         let slow = config.probe_interval / 2;
+        let mut chaos = slow * rng.random_range(60..360);
+        if faults.contains(&Fault::LongPartition) {
+            // So that one that begins early ends before the calm does it.
+            chaos = chaos.max(long_partition(&config) + config.probe_interval * 45);
+        }
         Self {
             seed,
             nodes,
@@ -140,7 +146,7 @@ impl Scenario {
             link: quiet_link(&config, &mut rng),
             room: room(tight, &mut rng),
             faults,
-            chaos: slow * rng.random_range(60..360),
+            chaos,
             actions: rng.random_range(8..48),
             config,
         }
@@ -193,6 +199,30 @@ fn settings(nodes: usize, rng: &mut StdRng) -> (&'static str, Config) {
         _ => Duration::from_secs(5),
     };
     (preset, config)
+}
+
+/// Now and then limits are so small that they are reached. They come from a sequence of their own, so
+/// that a seed's other settings do not depend on them.
+fn small_limits(seed: u64, mut config: Config) -> Config {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x11a1_7500);
+    if rng.random_bool(0.1) {
+        config.max_tombstones = rng.random_range(0..=4);
+    }
+    if rng.random_bool(0.1) {
+        config.max_push_pulls = rng.random_range(1..=3);
+    }
+    if rng.random_bool(0.1) {
+        config.max_relays = rng.random_range(0..=3);
+    }
+    if rng.random_bool(0.1) {
+        config.max_user_broadcasts = rng.random_range(0..=3);
+    }
+    config
+}
+
+/// How long a long partition lasts at least: longer than the dead are remembered in the table.
+pub(crate) fn long_partition(config: &Config) -> Duration {
+    config.gossip_to_the_dead_time * 2
 }
 
 /// Delays of a network in which no probe fails: the round trip stays well below the probe timeout.

@@ -36,6 +36,8 @@ pub struct Subject {
     pub farewells: BTreeSet<u32>,
     /// When it last came back from a farewell in this life.
     pub returned: Option<Time>,
+    /// Its health score: 0 is well.
+    pub health: u32,
     /// When it was last started, stopped, paused or resumed, or left or came back.
     pub since: Time,
 }
@@ -145,6 +147,7 @@ impl Truth {
                 highest_incarnation: 0,
                 farewells: BTreeSet::new(),
                 returned: None,
+                health: 0,
                 since: at,
             });
         }
@@ -155,6 +158,7 @@ impl Truth {
             subject.left = false;
             subject.joined = false;
             subject.returned = None;
+            subject.health = 0;
         }
         subject.addr = process.addr;
         subject.life = process.life;
@@ -184,6 +188,9 @@ impl Truth {
         let of = process.id;
         if let Event::JoinDone { result: Ok(_), .. } = event {
             self.subjects[of as usize].joined = true;
+        }
+        if let Event::HealthChanged(score) = event {
+            self.subjects[of as usize].health = *score;
         }
         if let Event::Reaped(name) = event {
             let Some(about) = self.process_of(name) else { return };

@@ -6,13 +6,16 @@
 mod agreement;
 mod authorship;
 mod budget;
+mod detection;
 mod farewell;
 mod incarnation;
 mod limits;
 #[cfg(test)]
 mod planted;
+mod quiet;
 mod removal;
 mod sequence;
+mod spread;
 mod stays_dead;
 
 use std::net::SocketAddr;
@@ -22,7 +25,7 @@ use memberlist_protocol::Event;
 
 pub use agreement::disagreement;
 
-use super::truth::Truth;
+use super::truth::{Subject, Truth};
 use crate::network::ProcessId;
 use crate::process::Process;
 use crate::time::Time;
@@ -48,6 +51,20 @@ pub struct Calm {
     pub settled: Time,
     /// How long a crashed or departed member may still be taken for a live one.
     pub removal: Duration,
+    /// The longest that a packet is on its way.
+    pub delay: Duration,
+}
+
+impl Calm {
+    /// Whether the views have settled. From then on only those change who were touched since.
+    pub(crate) fn is_settled(&self, at: Time) -> bool {
+        at > self.settled
+    }
+
+    /// Whether nobody has touched a process since the views settled.
+    pub(crate) fn is_untouched(&self, subject: &Subject) -> bool {
+        subject.since < self.settled
+    }
 }
 
 /// One invariant.
@@ -111,6 +128,9 @@ impl Default for Checkers {
                 Box::new(authorship::Authorship),
                 Box::new(limits::Limits),
                 Box::new(budget::Budget),
+                Box::new(quiet::Quiet),
+                Box::new(detection::Detection::default()),
+                Box::new(spread::Spread::default()),
                 Box::new(stays_dead::StaysDead),
                 Box::new(removal::Removal),
             ],

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memberlist_protocol::message::{Alive, Dead, Message};
-use memberlist_protocol::wire::{PacketWriter, Room};
+use memberlist_protocol::wire::{PacketWriter, Room, read_packet};
 use memberlist_protocol::{Config, Event, Versions, WireFormat};
 
 use super::{Calm, Checkers, disagreement};
@@ -52,11 +52,15 @@ impl Watch for Tampered {
 }
 
 fn world<W: Watch>(watch: W, config: &Config) -> World<W> {
+    world_of(6, watch, config)
+}
+
+fn world_of<W: Watch>(size: ProcessId, watch: W, config: &Config) -> World<W> {
     let mut world = World::new(5, Network::new(LinkModel::perfect(MS)), watch);
-    for _ in 0..6 {
+    for _ in 0..size {
         world.add(config.clone());
     }
-    (1..6).for_each(|id| {
+    (1..size).for_each(|id| {
         world.join(id, 0);
     });
     world.run_for(5 * SECOND);
@@ -223,7 +227,7 @@ fn a_live_member_that_stays_dead() {
     let since = world.now();
     let settled = since + 120 * SECOND;
     let removal = bounds::removal(&config, 6);
-    world.watch.set_calm(Calm { since, settled, removal });
+    world.watch.set_calm(Calm { since, settled, removal, delay: MS });
     world.run_for(121 * SECOND);
     assert_eq!(caught_by(&world.watch), Some("stays-dead"));
 }
@@ -235,7 +239,7 @@ fn a_crashed_member_that_nobody_misses() {
     let mut world = honest(&config);
     let since = world.now();
     let removal = bounds::removal(&Config::lan(), 6);
-    world.watch.set_calm(Calm { since, settled: since, removal });
+    world.watch.set_calm(Calm { since, settled: since, removal, delay: MS });
     world.crash(3);
     world.run_for(removal + 60 * SECOND);
     assert_eq!(caught_by(&world.watch), Some("removal"));
@@ -265,4 +269,66 @@ fn a_run_tells_of_views_that_do_not_agree_in_time() {
     scenario.config.reconnect_interval = Duration::ZERO;
     let violation = run(&scenario, true).violation.unwrap();
     assert!(["agreement", "stays-dead"].contains(&violation.check), "{violation}");
+}
+
+/// The documents say that nothing may change once the views agree.
+#[test]
+fn a_suspicion_when_nothing_may_change() {
+    let mut world = honest(&Config::lan());
+    let since = world.now();
+    let removal = bounds::removal(&Config::lan(), 6);
+    world.watch.set_calm(Calm { since, settled: since, removal, delay: MS });
+    let incarnation = world.machine(3).unwrap().own().incarnation;
+    for _ in 0..10 {
+        let incarnation = world.machine(3).unwrap().own().incarnation.max(incarnation);
+        let suspect = memberlist_protocol::message::Suspect { incarnation, node: "n3", from: "n2" };
+        forge(&mut world, &Message::Suspect(suspect));
+        world.run_for(3 * SECOND);
+    }
+    assert_eq!(disagreement(&world), None);
+    assert_eq!(caught_by(&world.watch), Some("quiet"));
+}
+
+#[test]
+fn probes_that_are_skipped() {
+    let mut slow = Config::lan();
+    slow.probe_interval *= 20;
+    let mut world = world_of(12, Checkers::default(), &slow);
+    // What the checkers are told: of twenty probes that are due, the machines begin one.
+    (0..12).for_each(|id| world.process_mut(id).config.probe_interval = SECOND);
+    crash_in_the_calm(&mut world);
+    assert_eq!(caught_by(&world.watch), Some("detection"));
+}
+
+#[test]
+fn gossip_that_is_not_sent() {
+    let mut world = world_of(60, Checkers::default(), &Config::lan());
+    world.lose = Some(|bytes| {
+        let mut messages = read_packet(WireFormat::Native, bytes).unwrap();
+        let asks_or_answers = |message: &Message<'_>| {
+            use Message::{Ack, IndirectPing, Nack, Ping};
+            matches!(message, Ping(_) | IndirectPing(_) | Ack(_) | Nack(_))
+        };
+        !messages.any(|message| asks_or_answers(&message.unwrap()))
+    });
+    crash_in_the_calm(&mut world);
+    assert_eq!(caught_by(&world.watch), Some("spread"));
+}
+
+#[test]
+fn a_crash_that_is_noticed_and_told() {
+    for size in [2, 3, 12, 60] {
+        let mut world = world_of(size, Checkers::default(), &Config::lan());
+        crash_in_the_calm(&mut world);
+        assert_eq!(world.watch.violation(), None, "{size} members");
+    }
+}
+
+fn crash_in_the_calm(world: &mut World<Checkers>) {
+    let since = world.now();
+    let removal = bounds::removal(&Config::lan(), world.processes().len());
+    world.watch.set_calm(Calm { since, settled: since, removal, delay: MS });
+    world.run_for(SECOND);
+    world.crash(1);
+    world.run_for(removal);
 }
