@@ -1,4 +1,8 @@
 //! Requests about keys, and their answers, as they travel on a stream (`docs/WIRE.md`).
+//!
+//! Sealing proves that a member wrote something, not when. So who asks sends a random mark, which the
+//! answer repeats, and first fetches one of the other side, which the request repeats: neither an old
+//! request nor an old answer that somebody has kept is taken for a new one.
 
 use memberlist_security::{Fingerprint, KeySize, SecretKey};
 
@@ -11,12 +15,34 @@ pub(crate) const DONE: u8 = 0;
 /// It was refused; the body says why.
 pub(crate) const REFUSED: u8 = 1;
 
+const BEGIN: u8 = 0;
 const INSTALL: u8 = 1;
 const ACTIVATE: u8 = 2;
 const REMOVE: u8 = 3;
 const LIST: u8 = 4;
 /// Fingerprint, length of the key, whether it is the primary.
 const ENTRY_BYTES: usize = 8 + 1 + 1;
+
+/// A random mark, used once.
+pub(crate) type Mark = [u8; 16];
+
+/// The first message of whoever asks.
+pub(crate) fn encode_begin(own: &Mark) -> Vec<u8> {
+    [&[BEGIN], &own[..]].concat()
+}
+
+/// The mark of whoever asks.
+pub(crate) fn decode_begin(body: &[u8]) -> Option<Mark> {
+    match body.split_first()? {
+        (&BEGIN, mark) => mark.try_into().ok(),
+        _ => None,
+    }
+}
+
+/// What follows in a message that begins with this mark.
+pub(crate) fn after_mark<'b>(body: &'b [u8], mark: &Mark) -> Option<&'b [u8]> {
+    body.strip_prefix(mark)
+}
 
 /// What is asked of a member.
 #[derive(Clone, PartialEq, Debug)]
@@ -119,6 +145,18 @@ mod tests {
             assert_eq!(KeyRequest::decode(&bytes[..bytes.len() - 1]), None, "{}", request.name());
         }
         assert_eq!(KeyRequest::decode(&[9]), None);
+    }
+
+    #[test]
+    fn marks_come_back_and_no_other_is_taken_for_them() {
+        let (own, other) = ([1; 16], [2; 16]);
+        assert_eq!(decode_begin(&encode_begin(&own)), Some(own));
+        assert_eq!(decode_begin(&encode_begin(&own)[..16]), None);
+        assert_eq!(decode_begin(&KeyRequest::List.encode()), None);
+        let message = [&own[..], &KeyRequest::List.encode()].concat();
+        assert_eq!(after_mark(&message, &own), Some(&[LIST][..]));
+        assert_eq!(after_mark(&message, &other), None);
+        assert_eq!(after_mark(&message[..10], &own), None);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! One member's side: asking another, and doing what another asks.
 
+use bytes::Bytes;
 use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
 use memberlist_protocol::{ExchangeError, Peer};
 use memberlist_security::{Fingerprint, KeyringFile};
 use memberlist_transport::Transport;
+use rand::TryRng;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
-use super::message::{DONE, KeyRequest, REFUSED, TOPIC, decode_answer, encode_keys};
+use super::message::{
+    DONE, KeyRequest, Mark, REFUSED, TOPIC, after_mark, decode_answer, decode_begin, encode_begin,
+    encode_keys,
+};
 use super::{HeldKey, KeyFailure};
 use crate::layers::Keys;
 use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
@@ -24,20 +29,48 @@ pub(crate) async fn ask<T: Transport>(
     // Under a seal, whatever the switch for other traffic says.
     let key = key.or(primary);
     let mut channel = open(transport, context, peer, context.timeout, key).await?;
+    let own = mark()?;
+    let theirs = exchange(&mut channel, context, peer, encode_begin(&own)).await?;
+    let theirs = match theirs {
+        (DONE, body) => after_mark(&body, &own).map(<[u8]>::to_vec).ok_or(KeyFailure::BadAnswer)?,
+        (status, body) => return decode_answer(status, &body),
+    };
+    let request = [&theirs[..], &request.encode()].concat();
+    let (status, body) = exchange(&mut channel, context, peer, request).await?;
+    decode_answer(status, after_mark(&body, &own).ok_or(KeyFailure::BadAnswer)?)
+}
+
+/// One message there, and the answer.
+async fn exchange<S>(
+    channel: &mut Channel<S>,
+    context: &StreamContext,
+    peer: &Peer,
+    body: Vec<u8>,
+) -> Result<(u8, Bytes), KeyFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    let message = MessageFrames::request(context.format, TOPIC, request.encode().into());
+    let message = MessageFrames::request(context.format, TOPIC, body.into());
     channel.send(message).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         // An answer in the clear could be anybody's.
         StreamItem::Response { status, body } if channel.opened_with().is_some() => {
-            decode_answer(status, &body)
+            Ok((status, body))
         }
         StreamItem::Error(message) => Err(KeyFailure::Refused(message)),
         other => Err(unexpected(peer, &other).into()),
     }
 }
 
-/// Does what a peer asks over an encrypted stream.
+fn mark() -> Result<Mark, KeyFailure> {
+    let mut mark = Mark::default();
+    let filled = rand::rngs::SysRng.try_fill_bytes(&mut mark);
+    filled.map_err(|error| KeyFailure::Refused(format!("no randomness here: {error}")))?;
+    Ok(mark)
+}
+
+/// Does what a peer asks over an encrypted stream; `body` is its first message.
 pub(crate) async fn serve<S>(
     channel: &mut Channel<S>,
     context: &StreamContext,
@@ -47,20 +80,27 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let format = context.format;
     let keys = context.layers.sealing.keys().filter(|_| channel.opened_with().is_some());
-    let Some(keys) = keys else {
-        let text = "requests about keys are accepted over encrypted streams only";
-        return channel.send(MessageFrames::error(context.format, text)).await;
+    let (Some(keys), Some(theirs)) = (keys, decode_begin(body)) else {
+        let text =
+            "requests about keys are accepted over encrypted streams only, and begin with a mark";
+        return channel.send(MessageFrames::error(format, text)).await;
     };
-    let done = match KeyRequest::decode(body) {
-        Some(request) => {
-            let done = apply(keys, &request).await;
-            if request != KeyRequest::List {
-                let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
-                info!(%peer, request = request.name(), ?done, "keys of this node changed by a member");
-            }
-            done
+    let own = match mark() {
+        Ok(own) => own,
+        Err(failure) => {
+            return channel.send(MessageFrames::error(format, &failure.to_string())).await;
         }
+    };
+    let begun = [&theirs[..], &own].concat();
+    channel.send(MessageFrames::response(format, DONE, begun.into())).await?;
+    let body = match channel.receive().await? {
+        StreamItem::Request { topic: TOPIC, body } if channel.opened_with().is_some() => body,
+        _ => return Ok(()),
+    };
+    let done = match after_mark(&body, &own).and_then(KeyRequest::decode) {
+        Some(request) => carry_out(keys, peer, &request).await,
         None => Err(KeyFailure::Refused("a request about keys that is not known here".to_owned())),
     };
     let (status, body) = match done {
@@ -68,7 +108,21 @@ where
         Err(KeyFailure::Refused(text)) => (REFUSED, text.into_bytes()),
         Err(other) => (REFUSED, other.to_string().into_bytes()),
     };
-    channel.send(MessageFrames::response(context.format, status, body.into())).await
+    let answer = [&theirs[..], &body].concat();
+    channel.send(MessageFrames::response(format, status, answer.into())).await
+}
+
+async fn carry_out(
+    keys: &Keys,
+    peer: &Peer,
+    request: &KeyRequest,
+) -> Result<Vec<HeldKey>, KeyFailure> {
+    let done = apply(keys, request).await;
+    if *request != KeyRequest::List {
+        let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
+        info!(%peer, request = request.name(), ?done, "a member changed this node's keys");
+    }
+    done
 }
 
 /// Does it on this node's own keyring, and keeps the keyring file up to date.
