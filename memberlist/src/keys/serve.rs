@@ -29,14 +29,26 @@ pub(crate) async fn ask<T: Transport>(
     // Under a seal, whatever the switch for other traffic says.
     let key = key.or(primary);
     let mut channel = open(transport, context, peer, context.timeout, key).await?;
+    ask_on(&mut channel, context, peer, request).await
+}
+
+async fn ask_on<S>(
+    channel: &mut Channel<S>,
+    context: &StreamContext,
+    peer: &Peer,
+    request: &KeyRequest,
+) -> Result<Vec<HeldKey>, KeyFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let own = mark()?;
-    let theirs = exchange(&mut channel, context, peer, encode_begin(&own)).await?;
+    let theirs = exchange(channel, context, peer, encode_begin(&own)).await?;
     let theirs = match theirs {
         (DONE, body) => after_mark(&body, &own).map(<[u8]>::to_vec).ok_or(KeyFailure::BadAnswer)?,
         (status, body) => return decode_answer(status, &body),
     };
     let request = [&theirs[..], &request.encode()].concat();
-    let (status, body) = exchange(&mut channel, context, peer, request).await?;
+    let (status, body) = exchange(channel, context, peer, request).await?;
     decode_answer(status, after_mark(&body, &own).ok_or(KeyFailure::BadAnswer)?)
 }
 
@@ -184,5 +196,89 @@ pub(crate) async fn hand_over<T: Transport>(
         Ok(_) => info!(%peer, "gave the primary key to a member that uses an older one"),
         Err(KeyFailure::Exchange(ExchangeError::Cancelled)) => {}
         Err(failure) => warn!(%peer, %failure, "could not give the primary key to a member"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memberlist_security::{Keyring, SecretKey};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::config::{Config, Encryption};
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_bytes(&[n; 16]).unwrap()
+    }
+
+    fn context(keyring: &Keyring) -> StreamContext {
+        let mut config = Config::local("x");
+        config.encryption = Some(Encryption::new(keyring.clone()));
+        crate::builder::testing_stream_context(&config)
+    }
+
+    fn peer() -> Peer {
+        Peer::from("10.0.0.1:7946".parse::<std::net::SocketAddr>().unwrap())
+    }
+
+    /// Copies until the end, and keeps what it has copied.
+    async fn tap(
+        mut from: tokio::io::ReadHalf<DuplexStream>,
+        mut to: tokio::io::WriteHalf<DuplexStream>,
+    ) -> Vec<u8> {
+        let mut kept = Vec::new();
+        let mut buf = [0; 1024];
+        while let Ok(len @ 1..) = from.read(&mut buf).await {
+            kept.extend_from_slice(&buf[..len]);
+            to.write_all(&buf[..len]).await.unwrap();
+        }
+        let _ = to.shutdown().await;
+        kept
+    }
+
+    async fn serve_on(stream: DuplexStream, context: StreamContext) {
+        let mut channel = Channel::accepted(stream, context.clone());
+        if let Ok(StreamItem::Request { body, .. }) = channel.receive().await {
+            let _ = serve(&mut channel, &context, &peer(), &body).await;
+        }
+    }
+
+    /// Somebody on the way keeps what was said, and says it again later.
+    #[tokio::test]
+    async fn what_is_said_again_changes_nothing() {
+        let ring = Keyring::with_keys(key(1), [key(2)]).unwrap();
+        let (asks, serves) =
+            (context(&ring), context(&Keyring::with_keys(key(1), [key(2)]).unwrap()));
+        let served = &serves.layers.sealing.keys().unwrap().keyring;
+        let (near, a) = duplex(1 << 16);
+        let (b, far) = duplex(1 << 16);
+        let ((a_in, a_out), (b_in, b_out)) = (tokio::io::split(a), tokio::io::split(b));
+        let (there, back) = (tokio::spawn(tap(a_in, b_out)), tokio::spawn(tap(b_in, a_out)));
+        let serving = tokio::spawn(serve_on(far, serves.clone()));
+        let mut channel = Channel::dialled(near, asks.clone(), None);
+        let request = KeyRequest::Activate(key(2).fingerprint());
+        let held = ask_on(&mut channel, &asks, &peer(), &request).await.unwrap();
+        assert_eq!(held[0].fingerprint, key(2).fingerprint());
+        drop(channel);
+        serving.await.unwrap();
+        let (asked, answered) = (there.await.unwrap(), back.await.unwrap());
+        assert!(asked.len() > 100 && answered.len() > 100);
+
+        // The questions again, after the key was changed back.
+        served.activate(&key(1).fingerprint()).unwrap();
+        let (mut near, far) = duplex(1 << 16);
+        let serving = tokio::spawn(serve_on(far, serves.clone()));
+        near.write_all(&asked).await.unwrap();
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        assert_eq!(served.primary(), key(1).fingerprint());
+
+        // The answers again, to another question.
+        let (near, mut far) = duplex(1 << 16);
+        far.write_all(&answered).await.unwrap();
+        let mut channel = Channel::dialled(near, asks.clone(), None);
+        let again = ask_on(&mut channel, &asks, &peer(), &KeyRequest::List).await;
+        assert_eq!(again, Err(KeyFailure::BadAnswer));
     }
 }
