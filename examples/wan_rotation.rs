@@ -2,9 +2,9 @@
 //!
 //! Six nodes with the settings for a wide area, encrypted, labelled and compressed, over real UDP and
 //! TCP sockets on loopback. Each sends numbered messages to each other one, reliably, without a
-//! pause for the rotations. One node after another calls `rotate()`; before the next one does,
-//! every node has probed others under the new key. In the end every message must have arrived exactly
-//! once, nobody may have been suspected, and each node holds the last key alone.
+//! pause for the rotations. One node after another calls `rotate()`, which takes one probe interval:
+//! so long the old key is kept for what was sealed with it. In the end every message must have arrived
+//! exactly once, nobody may have been suspected, and each node must hold the last key alone.
 //!
 //! ```text
 //! cargo run --release --example wan_rotation
@@ -81,8 +81,8 @@ async fn run() -> Result<(), Failure> {
         let (members, took) = (report.answers.len(), began.elapsed().as_secs_f64());
         say(&format!("{} replaced {last} by {new} on {members} nodes, {took:.3} s", node.name()));
         last = new;
-        try_join_all(nodes.iter().map(probes_others)).await?;
     }
+    try_join_all(nodes.iter().map(probes_others)).await?;
 
     stop.store(true, Ordering::Relaxed);
     let mut sent = 0;
