@@ -3,7 +3,11 @@
 //! ```text
 //! cargo run --example agent -- --name a --bind 127.0.0.1:7946
 //! cargo run --example agent -- --name b --bind 127.0.0.1:7947 --join 127.0.0.1:7946
+//! cargo run --example agent -- keygen
 //! ```
+//!
+//! With `--key` or `--keyring` it encrypts, and the commands `keys ...` show and change the keys of
+//! the whole cluster; `--label` keeps clusters apart that could reach each other.
 //!
 //! It reads commands from standard input, one a line and one after another (`help` lists them), and
 //! writes what happens and what it answers to standard output: aligned text, or with `--json` one
@@ -23,12 +27,16 @@ mod args;
 mod command;
 #[path = "agent/input.rs"]
 mod input;
+#[path = "agent/keys.rs"]
+mod keys;
 #[path = "agent/node.rs"]
 mod node;
 #[path = "agent/output.rs"]
 mod output;
 #[path = "agent/report.rs"]
 mod report;
+#[path = "agent/security.rs"]
+mod security;
 #[path = "agent/signals.rs"]
 mod signals;
 
@@ -37,13 +45,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use memberlist::net::NetTransport;
-use memberlist::{Builder, Memberlist};
+use memberlist::{Builder, Config, Memberlist};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::Args;
+use crate::args::{Args, Task};
 use crate::node::{Agent, Stop, report_events, report_messages};
 use crate::output::{Output, Writer};
 use crate::report::Report;
@@ -55,18 +63,23 @@ const FAILED: u8 = 1;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
-        Ok(args) => args,
+    let args = match Task::read() {
+        Ok(Task::Run(args)) => args,
+        Ok(Task::Keygen(keygen)) => return keygen.print().unwrap_or_else(|error| fail(&error)),
         Err(refusal) => return refusal.tell(),
     };
     start_logging();
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(refusal) => return refusal.tell(),
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let status = match runtime.block_on(run(args)) {
+    let status = match runtime.block_on(run(&args, config)) {
         Ok(status) => status,
         Err(error) => fail(&error),
     };
@@ -75,15 +88,15 @@ fn main() -> ExitCode {
     status
 }
 
-async fn run(args: Args) -> Result<ExitCode, String> {
+async fn run(args: &Args, config: Config) -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let transport = NetTransport::bind(args.net_config()).map_err(|error| error.to_string())?;
     let bound = transport.local_addrs().first().copied();
-    let (builder, messages) = Builder::new(args.config()).messages();
+    let (builder, messages) = Builder::new(config).messages();
     let node = builder.start(transport).await.map_err(|error| error.to_string())?;
 
     let (output, writer) = Output::start(args.json);
-    output.tell(ready(&args, &node, bound)).await;
+    output.tell(ready(args, &node, bound)).await;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
         tokio::spawn(report_messages(messages, node.clone(), output.clone())),
@@ -101,11 +114,14 @@ fn ready(
     node: &Memberlist<NetTransport>,
     bound: Option<std::net::SocketAddr>,
 ) -> Report {
+    let primary = node.keys().and_then(|keys| keys.local().into_iter().next());
     Report::Ready {
         name: node.name().to_owned(),
         addr: bound.unwrap_or(args.bind),
         advertise: node.addr(),
         meta: args.meta.clone(),
+        label: args.label().to_owned(),
+        key: primary.map(|key| key.fingerprint.to_string()),
     }
 }
 

@@ -5,15 +5,21 @@
 //! claims, prints how long that took, and fails the run if it does not hold. At the end no healthy
 //! node may ever have been declared dead.
 //!
+//! With `--encrypt` everything is encrypted, and the key is replaced on all nodes while messages flow
+//! between them: none may be lost, and nobody may be suspected meanwhile.
+//!
 //! ```text
 //! cargo run --release --example demo
 //! cargo run --release --example demo -- --nodes 100 --preset lan
+//! cargo run --release --example demo -- --encrypt --label blue
 //! ```
 
 #[path = "demo/cluster.rs"]
 mod cluster;
 #[path = "demo/display.rs"]
 mod display;
+#[path = "demo/rotate.rs"]
+mod rotate;
 #[path = "demo/steps.rs"]
 mod steps;
 
@@ -31,6 +37,15 @@ struct Flags {
     /// The timing of the protocol.
     #[arg(long, value_enum, default_value_t = Preset::Local)]
     preset: Preset,
+    /// Encrypt everything, and replace the key while messages flow.
+    #[arg(long)]
+    encrypt: bool,
+    /// The name of the cluster.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
+    /// Do not compress.
+    #[arg(long)]
+    no_compress: bool,
     /// Print one JSON object instead of a report.
     #[arg(long)]
     json: bool,
@@ -56,6 +71,9 @@ struct Summary {
     broadcast_s: Option<f64>,
     /// From a change of meta until every node knows it.
     meta_s: Option<f64>,
+    /// With `--encrypt`: what came of replacing the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation: Option<rotate::Rotation>,
     /// From the end of a node until the first other suspects it,
     suspect_s: Option<f64>,
     /// the first declares it dead,

@@ -4,16 +4,21 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
 use memberlist::address::JoinAddress;
 use memberlist::net::NetConfig;
+use memberlist::security::SecretKey;
 use memberlist::{Config, NodeId};
 
 use crate::command::HELP;
 use crate::report::clean;
+use crate::security::{Keygen, Security};
 
 /// The exit status for flags that cannot be used; clap's own.
 const BAD_FLAGS: u8 = 2;
+/// The first word that asks for a key instead of a node.
+const KEYGEN: &str = "keygen";
 
 /// One long-lived member of a cluster, for a terminal or a script.
 #[derive(Parser, Debug)]
@@ -46,6 +51,9 @@ pub(crate) struct Args {
     /// Write one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    security: Security,
 }
 
 #[derive(Clone, Copy, ValueEnum, Debug)]
@@ -53,6 +61,12 @@ enum Preset {
     Lan,
     Wan,
     Local,
+}
+
+/// What the command line asks for.
+pub(crate) enum Task {
+    Run(Box<Args>),
+    Keygen(Keygen),
 }
 
 /// Why there are no arguments.
@@ -63,20 +77,22 @@ pub(crate) enum Refusal {
     Asked(clap::Error),
 }
 
-impl Args {
+impl Task {
     /// Reads and checks the command line. Nothing is opened or resolved yet.
     pub(crate) fn read() -> Result<Self, Refusal> {
-        let args = Self::try_parse().map_err(|error| match error.use_stderr() {
-            true => Refusal::Bad(first_paragraph(&error.to_string())),
-            false => Refusal::Asked(error),
-        })?;
-        match args.check() {
-            Ok(()) => Ok(args),
-            Err(text) => Err(Refusal::Bad(format!("error: {text}"))),
+        let given = || std::env::args_os().skip(1);
+        if given().next().is_some_and(|word| word == KEYGEN) {
+            return Ok(Self::Keygen(Keygen::try_parse_from(given())?));
         }
+        let args = Args::try_parse()?;
+        args.check().map_err(Refusal::bad)?;
+        Ok(Self::Run(Box::new(args)))
     }
+}
 
+impl Args {
     fn check(&self) -> Result<(), String> {
+        self.security.check()?;
         let name = &self.name;
         NodeId::new(name).map_err(|error| format!("--name: {error}"))?;
         // Commands name members by one word.
@@ -85,7 +101,7 @@ impl Args {
                 "--name {name:?}: a name is one word, without spaces or control characters"
             ));
         }
-        let config = self.config();
+        let config = self.plain_config();
         let (len, limit) = (self.meta.len(), config.protocol.max_meta_bytes);
         if len > limit {
             return Err(format!("--meta: {len} bytes are over the limit of {limit}"));
@@ -102,14 +118,25 @@ impl Args {
         }
     }
 
-    /// The settings of the node.
-    pub(crate) fn config(&self) -> Config {
+    /// The settings of the node. Reads the keyring file, or makes it.
+    pub(crate) fn config(&self) -> Result<Config, Refusal> {
+        let mut config = self.plain_config();
+        self.security.apply(&mut config).map_err(Refusal::bad)?;
+        Ok(config)
+    }
+
+    fn plain_config(&self) -> Config {
         let preset = match self.preset {
             Preset::Lan => Config::lan,
             Preset::Wan => Config::wan,
             Preset::Local => Config::local,
         };
         preset(self.name.as_str()).with_meta(self.meta.clone())
+    }
+
+    /// The name of the cluster.
+    pub(crate) fn label(&self) -> &str {
+        self.security.label()
     }
 
     /// The settings of its transport.
@@ -120,7 +147,20 @@ impl Args {
     }
 }
 
+impl From<clap::Error> for Refusal {
+    fn from(error: clap::Error) -> Self {
+        match error.use_stderr() {
+            true => Self::Bad(first_paragraph(&error)),
+            false => Self::Asked(error),
+        }
+    }
+}
+
 impl Refusal {
+    fn bad(text: String) -> Self {
+        Self::Bad(format!("error: {text}"))
+    }
+
     /// Tells it where it belongs, and gives the exit status.
     pub(crate) fn tell(self) -> ExitCode {
         // There is nobody to tell if telling fails.
@@ -137,15 +177,34 @@ impl Refusal {
     }
 }
 
-/// What is wrong, without tips and usage, as one line.
-fn first_paragraph(text: &str) -> String {
-    let paragraph = text.split("\n\n").next().unwrap_or(text);
+/// What is wrong, without tips and usage, as one line. A value that belongs to no flag may be a key
+/// that got there by mistake, and is not repeated; nor is a key in any other place.
+fn first_paragraph(error: &clap::Error) -> String {
+    let invalid = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) => arg.as_str(),
+        _ => "",
+    };
+    if error.kind() == ErrorKind::UnknownArgument && !invalid.starts_with('-') {
+        return "error: a value belongs to no flag; try --help".to_owned();
+    }
+    let mut text = error.to_string();
+    for given in std::env::args() {
+        let value = given.split_once('=').map_or(given.as_str(), |(_, value)| value);
+        for word in [given.as_str(), value] {
+            if SecretKey::from_base64(word).is_ok() {
+                text = text.replace(word, "(a key)");
+            }
+        }
+    }
+    let paragraph = text.split("\n\n").next().unwrap_or(&text);
     let words: Vec<&str> = paragraph.split_whitespace().collect();
     format!("{}; try --help", clean(&words.join(" ")))
 }
 
 fn after_help() -> String {
-    let mut help = String::from("Commands on standard input, one a line:\n");
+    let mut help = format!(
+        "agent {KEYGEN} [--bits 128|192|256] prints a new key, and ends.\n\nCommands on standard input, one a line:\n"
+    );
     for (command, what) in HELP {
         help.push_str(&format!("  {command:<16} {what}\n"));
     }

@@ -1,5 +1,7 @@
 //! The commands on standard input.
 
+use crate::keys::KeysCommand;
+
 /// What a line asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -10,6 +12,7 @@ pub(crate) enum Command {
     Meta(String),
     Join(Vec<String>),
     Health,
+    Keys(KeysCommand),
     Leave,
     Help,
     Quit,
@@ -24,7 +27,7 @@ pub(crate) struct BadCommand {
 }
 
 /// Every command with what it does, in the order of the help.
-pub(crate) const HELP: [(&str, &str); 10] = [
+pub(crate) const HELP: [(&str, &str); 15] = [
     ("members", "show who is here, and who was"),
     ("join ADDR...", "join a cluster through any of these members"),
     ("broadcast TEXT", "send to every member, best effort"),
@@ -32,13 +35,18 @@ pub(crate) const HELP: [(&str, &str); 10] = [
     ("ping NAME", "measure the round trip to a member"),
     ("meta [TEXT]", "change this node's meta, to none without TEXT, and tell everybody"),
     ("health", "show the health score and what was counted"),
+    ("keys list", "show the cluster's keys, and how many members have them"),
+    ("keys install KEY", "let every member open what is sealed with this key too, in base64"),
+    ("keys activate ID", "let every member seal with this key, a fingerprint or base64"),
+    ("keys remove ID", "take this key from every member; --force here or before skips checks"),
+    ("keys rotate", "replace all keys by a new one, or by the KEY behind it"),
     ("leave", "say farewell, and go on running; join again to return"),
     ("help", "show this"),
     ("quit", "say farewell, and end"),
 ];
 
-/// The most of an unknown word that an error repeats.
-const ECHO_CHARS: usize = 32;
+/// The longest unknown word that an error repeats, in bytes. Keys are longer, and not repeated.
+const MAX_ECHO_BYTES: usize = 16;
 
 /// Reads a line; `None` if it is blank.
 pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
@@ -49,11 +57,11 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
     let Some(command) =
         HELP.iter().map(|(usage, _)| split_word(usage).0).find(|command| *command == word)
     else {
-        let mut echo: String = word.chars().take(ECHO_CHARS).collect();
-        if echo.len() < word.len() {
-            echo.push('…');
-        }
-        let text = format!("unknown command {echo:?}; \"help\" lists the commands");
+        let echo = match word.len() <= MAX_ECHO_BYTES {
+            true => format!(" {word:?}"),
+            false => String::new(),
+        };
+        let text = format!("unknown command{echo}; \"help\" lists the commands");
         return Err(BadCommand { command: None, text });
     };
     // TEXT is taken as it stands, spaces inside and at its end included.
@@ -76,6 +84,10 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
         "join" => {
             let seeds = required(command, rest, "at least one ADDR")?;
             Command::Join(seeds.split_whitespace().map(str::to_owned).collect())
+        }
+        "keys" => {
+            let bad = |text| BadCommand { command: Some(command), text };
+            Command::Keys(KeysCommand::parse(rest).map_err(bad)?)
         }
         _ => {
             nothing(command, rest)?;

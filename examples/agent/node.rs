@@ -145,6 +145,7 @@ impl Agent {
             Command::Meta(meta) => self.update_meta(meta).await,
             Command::Join(seeds) => return self.join("join", &seeds).await,
             Command::Health => self.health().await,
+            Command::Keys(command) => command.carry_out(&self.node).await,
             Command::Leave => match self.say_farewell().await {
                 Ok(()) => Report::Left { name: self.name().to_owned() },
                 Err(error) => Report::error(Some("leave"), error),

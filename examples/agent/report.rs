@@ -9,18 +9,23 @@ use memberlist::{NodeState, protocol::DropReason};
 use serde::Serialize;
 
 use crate::command::HELP;
+use crate::keys::KeysReport;
 
 /// One event or answer. As JSON the variant's name is in `event`, the fields beside it.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Report {
     // ---- the agent itself
-    /// It listens. `addr` is where, `advertise` is what others are told.
+    /// It listens. `addr` is where, `advertise` is what others are told, `key` names the primary key.
     Ready {
         name: String,
         addr: SocketAddr,
         advertise: SocketAddr,
         meta: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        label: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
     /// A signal came; it says farewell.
     Leaving {
@@ -122,6 +127,7 @@ pub(crate) enum Report {
         meta: String,
     },
     Health(Health),
+    Keys(KeysReport),
     /// The farewell was said; the agent goes on running.
     Left {
         name: String,
@@ -245,10 +251,16 @@ impl Report {
 
     fn text(&self) -> String {
         match self {
-            Self::Ready { name, addr, advertise, meta } => {
+            Self::Ready { name, addr, advertise, meta, label, key } => {
                 let mut rest = addr.to_string();
                 if addr != advertise {
                     rest.push_str(&format!(", advertised as {advertise}"));
+                }
+                if !label.is_empty() {
+                    rest.push_str(&format!("  label {label:?}"));
+                }
+                if let Some(key) = key {
+                    rest.push_str(&format!("  key {key}"));
                 }
                 line("ready", name, &with_meta(rest, meta))
             }
@@ -300,6 +312,7 @@ impl Report {
             }
             Self::Meta { name, meta } => line("meta", name, meta),
             Self::Health(health) => health.text(),
+            Self::Keys(keys) => keys.text(),
             Self::Left { name } => line("left", name, "still running; \"join ADDR\" to return"),
             Self::Help { .. } => {
                 let lines = HELP.map(|(command, what)| line("help", command, what));
@@ -333,7 +346,7 @@ impl Health {
 }
 
 /// What all lines look like: event, name, the rest.
-fn line(word: &str, name: &str, rest: &str) -> String {
+pub(crate) fn line(word: &str, name: &str, rest: &str) -> String {
     let (name, rest) = (clean(name), clean(rest));
     format!("{word:<9} {name:<16} {rest}").trim_end().to_owned()
 }

@@ -7,10 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use memberlist::net::NetTransport;
-use memberlist::{Builder, Config, Delegate, Event, Memberlist, NodeState, UserMessage};
+use memberlist::security::{KeySize, Keyring, SecretKey};
+use memberlist::{
+    Builder, Bytes, Config, Delegate, Encryption, Event, Memberlist, NodeState, UserMessage,
+};
 use tokio::sync::Notify;
 
 use crate::{Flags, Preset};
+
+/// The broadcast of the step that spreads one.
+pub(crate) const HELLO: &str = "hello, cluster";
 
 pub(crate) type Node = Memberlist<NetTransport>;
 
@@ -25,7 +31,11 @@ pub(crate) struct Slot {
 pub(crate) struct Cluster {
     pub(crate) slots: Vec<Slot>,
     pub(crate) watch: Arc<Watch>,
+    /// What a node that is started now encrypts with.
+    pub(crate) key: Option<SecretKey>,
     preset: Preset,
+    label: String,
+    compression: bool,
 }
 
 /// What the delegates of all nodes write down.
@@ -39,6 +49,7 @@ pub(crate) struct Watch {
 pub(crate) struct Seen {
     /// Which nodes got the broadcast.
     pub(crate) messages: HashSet<String>,
+    pub(crate) traffic: Traffic,
     /// Who is not running, so that its death is right.
     pub(crate) down: HashSet<String>,
     /// When the node that is down was first suspected and first declared dead.
@@ -50,6 +61,16 @@ pub(crate) struct Seen {
     was_down: HashSet<String>,
     /// Who was declared dead while it was well, by whom.
     pub(crate) false_deaths: Vec<(String, String)>,
+}
+
+/// What came of the messages that flow while the key is replaced.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    /// Receivers and payloads.
+    pub(crate) reliable: HashSet<(String, Bytes)>,
+    /// Reliable messages that had come before.
+    pub(crate) twice: usize,
+    pub(crate) broadcasts: usize,
 }
 
 impl Seen {
@@ -93,8 +114,16 @@ struct Reporter {
 }
 
 impl Delegate for Reporter {
-    fn notify_message(&self, _: UserMessage) {
-        self.watch.seen().messages.insert(self.name.clone());
+    fn notify_message(&self, message: UserMessage) {
+        let mut seen = self.watch.seen();
+        if message.payload == HELLO {
+            seen.messages.insert(self.name.clone());
+        } else if !message.reliable {
+            seen.traffic.broadcasts += 1;
+        } else if !seen.traffic.reliable.insert((self.name.clone(), message.payload)) {
+            seen.traffic.twice += 1;
+        }
+        drop(seen);
         self.watch.changed.notify_one();
     }
 
@@ -125,8 +154,14 @@ impl Delegate for Reporter {
 
 impl Cluster {
     pub(crate) async fn start(flags: &Flags) -> Result<Self, Box<dyn Error>> {
-        let mut cluster =
-            Self { slots: Vec::new(), watch: Arc::new(Watch::default()), preset: flags.preset };
+        let mut cluster = Self {
+            slots: Vec::new(),
+            watch: Arc::new(Watch::default()),
+            key: flags.encrypt.then(|| SecretKey::generate(KeySize::Bits256)).transpose()?,
+            preset: flags.preset,
+            label: flags.label.clone(),
+            compression: !flags.no_compress,
+        };
         for i in 0..flags.nodes {
             let name = format!("node-{i}");
             let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -137,11 +172,14 @@ impl Cluster {
     }
 
     async fn start_node(&self, name: &str, addr: SocketAddr) -> Result<Node, Box<dyn Error>> {
-        let config = match self.preset {
+        let mut config = match self.preset {
             Preset::Local => Config::local(name),
             Preset::Lan => Config::lan(name),
             Preset::Wan => Config::wan(name),
         };
+        config.label = self.label.clone();
+        config.protocol.compression = self.compression;
+        config.encryption = self.key.clone().map(|key| Encryption::new(Keyring::new(key)));
         let reporter = Reporter { name: name.to_owned(), watch: Arc::clone(&self.watch) };
         let transport = NetTransport::bind_addr(addr)?;
         Ok(Builder::new(config.with_meta("demo")).delegate(reporter).start(transport).await?)

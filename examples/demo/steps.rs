@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use memberlist::NodeState;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, HELLO};
 use crate::display::Display;
+use crate::rotate::rotate;
 use crate::{Flags, Preset, Summary};
 
 pub(crate) async fn run(
@@ -17,7 +18,8 @@ pub(crate) async fn run(
     summary: &mut Summary,
 ) -> Result<(), Box<dyn Error>> {
     let mut cluster = Cluster::start(flags).await?;
-    display.begin(format!("{} nodes started on loopback", flags.nodes));
+    let encrypted = if flags.encrypt { ", encrypted" } else { "" };
+    display.begin(format!("{} nodes started on loopback{encrypted}", flags.nodes));
     let outcome = live(flags, &mut cluster, display, summary).await;
     let false_deaths = cluster.watch.seen().false_deaths.clone();
     summary.false_deaths = false_deaths.len();
@@ -41,6 +43,9 @@ async fn live(
     summary.converge_s = Some(converge(cluster, display, &patience).await?);
     summary.broadcast_s = Some(broadcast(cluster, display, &patience).await?);
     summary.meta_s = Some(meta(cluster, display, &patience).await?);
+    if flags.encrypt {
+        summary.rotation = Some(rotate(cluster, display, patience.news).await?);
+    }
     fail(cluster, display, &patience, summary).await?;
     summary.rejoin_s = Some(rejoin(cluster, display, &patience).await?);
     summary.leave_s = Some(leave(cluster, display, &patience).await?);
@@ -107,7 +112,7 @@ async fn broadcast(
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {
     let began = Instant::now();
-    cluster.node(0)?.broadcast("hello, cluster").await?;
+    cluster.node(0)?.broadcast(HELLO).await?;
     let others = cluster.slots.len() - 1;
     let holds = || {
         display.show(cluster);

@@ -207,6 +207,14 @@ impl Keyring {
         self.shared.ring.load()
     }
 
+    /// The same keys in a ring of its own, which later changes of this one do not reach: what was begun
+    /// with them can be ended with them. What is sealed with either counts for the same key.
+    pub fn frozen(&self) -> Self {
+        let shared =
+            Shared { ring: ArcSwap::new(self.shared.ring.load_full()), changing: Mutex::new(()) };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Publishes a changed copy of the ring; nothing is published on an error.
     fn change<T>(
         &self,
@@ -374,6 +382,17 @@ mod tests {
         clone.activate(&print(2)).unwrap();
         assert_eq!(order(&ring), [2, 1]);
         assert_eq!(order(&clone), [2, 1]);
+    }
+
+    #[test]
+    fn what_is_frozen_stays() {
+        let ring = ring([1, 2]);
+        let frozen = ring.frozen();
+        ring.activate(&print(2)).unwrap();
+        ring.remove(&print(1)).unwrap();
+        assert_eq!((order(&ring), order(&frozen)), (vec![2], vec![1, 2]));
+        ring.testing_set_sealed(7);
+        assert_eq!(frozen.list()[1].sealed, 7);
     }
 
     #[test]

@@ -4,233 +4,20 @@
 //! for a line, with a bound that only a broken agent reaches.
 #![cfg(unix)]
 
+#[path = "agent/keys.rs"]
+mod keys;
+#[path = "agent/program.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// More than anything here takes on a busy machine.
-const BOUND: Duration = Duration::from_secs(60);
-
-/// The program: what `MEMBERLIST_AGENT` names, or built now if that is still to be done. Cargo knows
-/// of no way to depend on an example of another package.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<Result<PathBuf, &'static str>> = OnceLock::new();
-    let program = PROGRAM.get_or_init(|| match std::env::var_os("MEMBERLIST_AGENT") {
-        Some(program) => Ok(program.into()),
-        None => build(),
-    });
-    program.as_ref().unwrap()
-}
-
-fn build() -> Result<PathBuf, &'static str> {
-    // <target>/<profile>/deps/<this test>
-    let this = std::env::current_exe().unwrap();
-    let directory = this.parent().and_then(Path::parent).unwrap();
-    let profile = match directory.file_name().and_then(|name| name.to_str()).unwrap() {
-        "debug" => "dev",
-        profile => profile,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--workspace", "--example", "agent"])
-        .args(["--profile", profile, "--message-format", "json-render-diagnostics"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|_| "cargo could not be run")?;
-    if !built.status.success() {
-        return Err("the agent could not be built");
-    }
-    String::from_utf8_lossy(&built.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "agent")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or("cargo did not tell where the agent is")
-}
-
-fn run_to_end(args: &[&str]) -> Output {
-    Command::new(program()).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-/// A running agent with `--json`. It is killed when dropped.
-struct Agent {
-    name: &'static str,
-    child: Child,
-    input: Option<ChildStdin>,
-    lines: Receiver<String>,
-    /// Lines that nobody has asked for yet.
-    pending: Vec<Value>,
-    /// Its address.
-    addr: String,
-}
-
-impl Agent {
-    fn start(name: &'static str, more: &[&str]) -> Self {
-        let mut child = Command::new(program())
-            .args(["--name", name, "--bind", "127.0.0.1:0", "--json"])
-            .args(more)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let addr = String::new();
-        let mut agent = Self { name, child, input, lines, pending: Vec::new(), addr };
-        let ready = agent.event("ready");
-        assert_eq!(ready["name"], name);
-        agent.addr = ready["addr"].as_str().unwrap().to_owned();
-        agent
-    }
-
-    fn say(&mut self, line: &str) {
-        self.write(format!("{line}\n").as_bytes());
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.input.as_mut().unwrap().write_all(bytes).unwrap();
-    }
-
-    /// Takes the first line that fits, now or later; lines before it wait for other questions.
-    fn wait(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + BOUND;
-        let mut looked_at = 0;
-        loop {
-            if let Some(found) = self.pending[looked_at..].iter().position(&fits) {
-                return self.pending.remove(looked_at + found);
-            }
-            looked_at = self.pending.len();
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.pending.push(serde_json::from_str(&line).unwrap_or_else(|error| {
-                        panic!("{}: {line:?} is not JSON: {error}", self.name)
-                    }))
-                }
-                Err(error) => {
-                    panic!(
-                        "{} did not say {what} ({error}); it said {:#?}",
-                        self.name, self.pending
-                    )
-                }
-            }
-        }
-    }
-
-    fn event(&mut self, event: &str) -> Value {
-        self.wait(event, |line| line["event"] == event)
-    }
-
-    /// An event about a member.
-    fn event_of(&mut self, event: &str, name: &str) -> Value {
-        let what = format!("{event} of {name}");
-        self.wait(&what, |line| line["event"] == event && line["name"] == name)
-    }
-
-    /// Gives a command and takes the first such event after it.
-    fn ask(&mut self, command: &str, answer: &str) -> Value {
-        let stale = self.pending.iter().filter(|line| line["event"] == answer).count();
-        assert_eq!(stale, 0, "{}: {answer} is there before {command:?}", self.name);
-        self.say(command);
-        self.event(answer)
-    }
-
-    /// The names of the live members.
-    fn members(&mut self) -> Vec<String> {
-        names(&self.ask("members", "members")["members"])
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", signal, &pid]).status();
-        assert!(kill.unwrap().success());
-    }
-
-    /// Waits for the end of its output and of itself, and gives what it still said.
-    fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        let deadline = Instant::now() + BOUND;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => self.pending.push(serde_json::from_str(&line).unwrap()),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(error) => panic!("{} does not end ({error})", self.name),
-            }
-        }
-        (wait_for_end(&mut self.child), std::mem::take(&mut self.pending))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_for_end(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + BOUND;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "the process does not end");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn names(members: &Value) -> Vec<String> {
-    let names = members.as_array().unwrap().iter().map(|member| member["name"].as_str());
-    names.map(|name| name.unwrap().to_owned()).collect()
-}
-
-fn events(lines: &[Value]) -> Vec<&str> {
-    lines.iter().map(|line| line["event"].as_str().unwrap()).collect()
-}
-
-/// Agents that know each other; all but the first joined it.
-fn cluster<const N: usize>(all: [&'static str; N], more: &[&str]) -> [Agent; N] {
-    let mut seed: Option<String> = None;
-    let mut agents = all.map(|name| {
-        let mut args = more.to_vec();
-        if let Some(seed) = &seed {
-            args.extend(["--join", seed]);
-        }
-        let mut agent = Agent::start(name, &args);
-        if seed.is_some() {
-            let joined = agent.event("joined");
-            assert_eq!(joined["seeds"].as_array().unwrap().len(), 1, "{joined}");
-        }
-        seed.get_or_insert(agent.addr.clone());
-        agent
-    });
-    for agent in &mut agents {
-        let own = agent.name;
-        for other in all.into_iter().filter(|name| *name != own) {
-            let join = agent.event_of("join", other);
-            assert_eq!(join["state"], "alive", "{join}");
-        }
-    }
-    agents
-}
+use crate::program::{
+    Agent, CUT_KEY, KEY, cluster, events, names, program, run_to_end, wait_for_end,
+};
 
 #[test]
 fn three_agents_find_each_other_and_talk() {
@@ -366,7 +153,8 @@ fn flags_that_cannot_be_used_are_refused_with_one_line() {
     let meta = "m".repeat(513);
     let name = ["--name", "a"];
     let bind = ["--bind", "127.0.0.1:0"];
-    let cases: [(&[&[&str]], &str); 14] = [
+    let label = "l".repeat(256);
+    let cases: [(&[&[&str]], &str); 25] = [
         (&[], "--name"),
         (&[&name], "--bind"),
         (&[&bind], "--name"),
@@ -381,6 +169,17 @@ fn flags_that_cannot_be_used_are_refused_with_one_line() {
         (&[&name, &bind, &["--preset", "moon"]], "lan, wan, local"),
         (&[&name, &bind, &["--meta", &meta]], "513"),
         (&[&name, &bind, &["--frobnicate"]], "--frobnicate"),
+        (&[&name, &bind, &["--label", &label]], "255"),
+        (&[&name, &bind, &["--no-encrypt-outgoing"]], "--key or --keyring"),
+        (&[&name, &bind, &["--no-verify-incoming"]], "--key or --keyring"),
+        (&[&name, &bind, &["--no-require-label"]], "--label"),
+        (&[&name, &bind, &["--keyring", "no such folder/file"]], "give a --key"),
+        (&[&name, &bind, &["--key", CUT_KEY]], "number 1: the key is not"),
+        (&[&name, &bind, &["--key", KEY, CUT_KEY]], "number 2: the key is not"),
+        (&[&name, &bind, &["--key", KEY], &["--key", CUT_KEY]], "number 2"),
+        (&[&name, &bind, &[CUT_KEY]], "belongs to no flag"),
+        (&[&name, &bind, &["--preset", KEY]], "lan, wan, local"),
+        (&[&["keygen", "--bits", "100"]], "128, 192, 256"),
     ];
     for (flags, expected) in cases {
         let output = run_to_end(&flags.concat());
@@ -388,6 +187,7 @@ fn flags_that_cannot_be_used_are_refused_with_one_line() {
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
         assert!(told.starts_with("error: ") && told.contains(expected), "{expected}: {told}");
+        assert!(!told.contains(&KEY[8..24]), "a key is repeated: {told}");
         assert!(output.stdout.is_empty());
     }
 }
@@ -436,11 +236,19 @@ fn bad_commands_have_one_error_each_and_change_nothing() {
         ("ping nobody", Some("ping"), "nobody"),
         (&meta, Some("meta"), "513 bytes"),
         ("join", Some("join"), "ADDR"),
+        ("keys", Some("keys"), "rotate"),
+        (KEY, None, "unknown command;"),
+        ("keys list", Some("keys"), "no keys"),
+        (&format!("keys install {CUT_KEY}"), Some("keys"), "the key is not"),
+        (&format!("keys install {KEY}"), Some("keys"), "no keys"),
+        (&format!("keys remove {CUT_KEY}"), Some("keys"), "fingerprint"),
     ];
     for (line, command, expected) in cases {
         let error = a.ask(line, "error");
         assert_eq!(error["command"].as_str(), command, "{error}");
-        assert!(error["error"].as_str().unwrap().contains(expected), "{line:?}: {error}");
+        let told = error["error"].as_str().unwrap();
+        assert!(told.contains(expected), "{line:?}: {error}");
+        assert!(!told.contains(&KEY[8..24]), "a key is repeated: {error}");
     }
     a.write(b"\xff\xfe\n");
     assert!(a.event("error")["error"].as_str().unwrap().contains("UTF-8"));

@@ -367,6 +367,42 @@ async fn a_key_is_replaced_under_traffic() {
     assert_eq!(seen.len() as u64, sent, "of the messages that were acknowledged");
 }
 
+/// The receiver confirms with the key that the message came with, and the sender has it no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_begun_with_a_key_is_ended_with_it() {
+    let cluster = Cluster::<NetTransport>::new();
+    let ring = keyring(&[1]);
+    let mut config = quick("sender");
+    config.encryption = Some(Encryption::new(ring.clone()));
+    // It seals nothing but what the test sends.
+    config.protocol.probe_interval = Duration::ZERO;
+    let sender = cluster.start(Builder::new(config)).await;
+    let mut config = encrypted("receiver", &[1]);
+    // When one message waits for the application, the next one is not confirmed.
+    config.message_capacity = 1;
+    config.protocol.probe_interval = Duration::ZERO;
+    let (builder, mut messages) = Builder::new(config).messages();
+    let receiver = cluster.start(builder).await;
+    join_all(&[sender.clone(), receiver.clone()]).await;
+    sender.send_reliable("receiver", "first").await.unwrap();
+
+    let sealed = || ring.list()[0].sealed;
+    let before = sealed();
+    let second = {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.send_reliable("receiver", "second").await })
+    };
+    until("the second is sealed", || sealed() > before).await;
+    ring.install(key(2)).unwrap();
+    ring.activate(&name(2)).unwrap();
+    ring.remove(&name(1)).unwrap();
+    assert!(!second.is_finished());
+    for text in ["first", "second"] {
+        assert_eq!(messages.next().await.unwrap().payload, text);
+    }
+    second.await.unwrap().unwrap();
+}
+
 /// It goes on with the key that it had begun with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_that_was_stopped_goes_on() {

@@ -106,7 +106,9 @@ impl<'m, T: Transport> Keys<'m, T> {
         Ok(self.ask_all(&KeyRequest::Activate(key)).await)
     }
 
-    /// Removes a key from every live member's keyring.
+    /// Removes a key from every live member's keyring. Give what was sealed before the new key was
+    /// activated a moment to arrive: what comes later is dropped. A stream that was begun before goes
+    /// on.
     ///
     /// # Errors
     /// [`KeysError::WouldCutOff`], and nothing is changed, if a live member still seals with the key
@@ -149,14 +151,16 @@ impl<'m, T: Transport> Keys<'m, T> {
     }
 
     /// Replaces all keys by this one: installs it on every live member, activates it on every one when
-    /// all have it, removes the others when all seal with it. Members that join meanwhile are brought
-    /// along. Stopped in the middle, it loses nobody; called again with the same key, it goes on.
+    /// all have it, removes the others when all seal with it. Before that it waits for one
+    /// [`probe_interval`](memberlist_protocol::Config::probe_interval), in which what was sealed before
+    /// arrives. Members that join meanwhile are brought along. Stopped in the middle, it loses nobody; called again with the same key, it goes on.
     ///
     /// # Errors
     /// [`KeysError::Incomplete`] with the last report if a live member could not be brought along: it
     /// names who and why. No step is taken that would cut that member off.
     pub async fn rotate_to(&self, key: SecretKey) -> Result<KeyReport, KeysError> {
         let name = key.fingerprint();
+        let mut settled = false;
         for _ in 0..ROTATION_STEPS {
             let report = self.list().await;
             let report = report.complete("list")?;
@@ -166,6 +170,10 @@ impl<'m, T: Transport> Keys<'m, T> {
                 (KeyRequest::Install(key.clone()), missing)
             } else if !behind.is_empty() {
                 (KeyRequest::Activate(name), behind)
+            } else if let (Some(_), false) = (report.other_key(&name), settled) {
+                tokio::time::sleep(self.inner.config.protocol.probe_interval).await;
+                settled = true;
+                continue;
             } else if let Some((old, holders)) = report.other_key(&name) {
                 (KeyRequest::Remove(old), holders)
             } else {

@@ -24,7 +24,7 @@ use tracing::warn;
 
 #[cfg(feature = "encryption")]
 pub(crate) use sealing::Keys;
-pub(crate) use sealing::{KeyName, Sealing};
+pub(crate) use sealing::{KeyName, Sealing, StreamKeys};
 pub(crate) use stream::{StreamReader, StreamWriter};
 
 use crate::config::InboundLabel;

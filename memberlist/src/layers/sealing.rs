@@ -18,6 +18,9 @@ use super::LayerError;
 use crate::config::Encryption;
 
 pub(crate) type KeyName = Fingerprint;
+/// The keys that there were when a stream was begun. It may be ended with them, so that a message
+/// which the peer has taken is confirmed though its key was removed meanwhile.
+pub(crate) type StreamKeys = Option<Keyring>;
 
 /// The first byte of a packet or stream that is not sealed, in the native format.
 const PLAIN: u8 = b'M';
@@ -93,16 +96,23 @@ impl Sealing {
         }
     }
 
+    pub(crate) fn begin_stream(&self) -> StreamKeys {
+        self.0.as_ref().map(|keys| keys.keyring.frozen())
+    }
+
     pub(crate) fn seal_frame(
         &self,
+        begun: &StreamKeys,
         with: Option<KeyName>,
         label: &Label,
         buffer: &mut Vec<u8>,
         start: usize,
     ) -> Result<(), LayerError> {
         let Some(keys) = &self.0 else { return Ok(()) };
+        let begun = begun.as_ref().filter(|_| with.is_some_and(|key| !keys.keyring.contains(&key)));
+        let keyring = begun.unwrap_or(&keys.keyring);
         let (seal, with) = (memberlist_security::seal_frame, with.as_ref());
-        tell(seal(&keys.keyring, with, Version::V1, label, buffer, start))
+        tell(seal(keyring, with, Version::V1, label, buffer, start))
     }
 
     /// Whether a stream that begins with this byte is sealed.
@@ -124,6 +134,7 @@ impl Sealing {
     /// Opens one whole frame; tells which key it was.
     pub(crate) fn open_frame<'f>(
         &self,
+        begun: &StreamKeys,
         label: &Label,
         frame: &'f mut [u8],
     ) -> Result<(&'f [u8], KeyName), LayerError> {
@@ -131,10 +142,19 @@ impl Sealing {
         let header = FrameHeader::parse(frame, DEFAULT_MAX_FRAME_BYTES).map_err(bad_frame)?;
         let header =
             header.ok_or_else(|| LayerError::Malformed("a frame is cut off".to_owned()))?;
-        let message = &mut frame[FRAME_HEADER..];
-        let opened =
-            memberlist_security::open_frame(&keys.keyring, label, header, message, keys.accept_v0);
-        opened.map(|(content, key)| (&*content, key)).map_err(bad_frame)
+        let mut open = |keyring: &Keyring| {
+            let message = &mut frame[FRAME_HEADER..];
+            let open = memberlist_security::open_frame;
+            let opened = open(keyring, label, header, message, keys.accept_v0);
+            opened.map(|(content, key)| (content.len(), key))
+        };
+        // A message that is not opened is as it was.
+        let opened = match (open(&keys.keyring), begun) {
+            (Err(FrameError::Open(OpenError::NoKeyFits)), Some(begun)) => open(begun),
+            (opened, _) => opened,
+        };
+        let (len, key) = opened.map_err(bad_frame)?;
+        Ok((&frame[FRAME_HEAD..FRAME_HEAD + len], key))
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Buf, BytesMut};
 use memberlist_protocol::wire::stream::FrameReader;
 use memberlist_security::{Label, LabelReader, LabelStep};
 
-use super::{KeyName, LayerError, Layers, Sealing};
+use super::{KeyName, LayerError, Layers, Sealing, StreamKeys};
 use crate::config::InboundLabel;
 
 /// What a direction of a stream turned out to be.
@@ -27,6 +27,7 @@ pub(crate) struct StreamReader {
     kind: Kind,
     /// A sealed frame that is not all there.
     arrived: BytesMut,
+    begun_with: StreamKeys,
     opened_with: Option<KeyName>,
 }
 
@@ -38,8 +39,15 @@ impl StreamReader {
 
     /// For the answer on a stream that this node opened.
     pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
-        let (arrived, label) = (BytesMut::new(), layers.outgoing.clone());
-        Self { layers, header: None, label, kind: Kind::Unknown, arrived, opened_with: None }
+        Self {
+            header: None,
+            label: layers.outgoing.clone(),
+            kind: Kind::Unknown,
+            arrived: BytesMut::new(),
+            begun_with: layers.sealing.begin_stream(),
+            opened_with: None,
+            layers,
+        }
     }
 
     /// Takes what has arrived, and gives on what is unwrapped.
@@ -76,7 +84,7 @@ impl StreamReader {
         let layers = Arc::clone(&self.layers);
         while let Some(len) = layers.sealing.frame_len(&self.arrived)? {
             let Some(frame) = self.arrived.get_mut(..len) else { break };
-            let (content, key) = layers.sealing.open_frame(&self.label, frame)?;
+            let (content, key) = layers.sealing.open_frame(&self.begun_with, &self.label, frame)?;
             to.push(content);
             self.opened_with = Some(key);
             self.arrived.advance(len);
@@ -110,6 +118,7 @@ pub(crate) struct StreamWriter {
     header: bool,
     label: Label,
     side: Side,
+    begun_with: StreamKeys,
     key: Option<KeyName>,
 }
 
@@ -125,14 +134,23 @@ enum Side {
 impl StreamWriter {
     /// For a stream that this node opens; sealed with this key instead of the primary, if it is given.
     pub(crate) fn of_dialler(layers: Arc<Layers>, key: Option<KeyName>) -> Self {
-        let label = layers.outgoing.clone();
-        Self { layers, header: true, label, side: Side::Dialler, key }
+        Self::new(layers, Side::Dialler, key)
     }
 
     /// For the answer on a stream that a peer opened.
     pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
-        let label = layers.outgoing.clone();
-        Self { layers, header: false, label, side: Side::Answerer, key: None }
+        Self::new(layers, Side::Answerer, None)
+    }
+
+    fn new(layers: Arc<Layers>, side: Side, key: Option<KeyName>) -> Self {
+        Self {
+            header: side == Side::Dialler,
+            label: layers.outgoing.clone(),
+            side,
+            begun_with: layers.sealing.begin_stream(),
+            key,
+            layers,
+        }
     }
 
     /// The peer is answered under the label and with the key that it asked with.
@@ -169,7 +187,7 @@ impl StreamWriter {
             return Ok(false);
         }
         if sealed {
-            sealing.seal_frame(self.key, &self.label, out, start)?;
+            sealing.seal_frame(&self.begun_with, self.key, &self.label, out, start)?;
         }
         if self.header {
             self.label.write_header(out);
