@@ -378,9 +378,12 @@ impl Membership {
         self.stats.bytes_received += packet.len() as u64;
         let mut scratch = std::mem::take(&mut self.inflated);
         let format = self.config.wire_format;
-        let read = inflate(format, packet, &mut scratch)
-            .and_then(|packet| read_packet(format, packet))
-            .map(|messages| self.handle_messages(from, messages, now));
+        let read = inflate(format, packet, &mut scratch).and_then(|inflated| {
+            let answers = self.answers_per_packet(packet.len(), inflated.len());
+            let messages = read_packet(format, inflated)?;
+            self.handle_messages(from, messages, answers, now);
+            Ok(())
+        });
         if let Err(error) = &read {
             self.drop(error.reason());
         }
@@ -388,8 +391,13 @@ impl Membership {
         read
     }
 
-    fn handle_messages(&mut self, from: &Peer, messages: PacketMessages<'_>, now: Instant) {
-        let mut answers = self.answers_per_packet();
+    fn handle_messages(
+        &mut self,
+        from: &Peer,
+        messages: PacketMessages<'_>,
+        mut answers: relay::Answers,
+        now: Instant,
+    ) {
         for message in messages {
             match message {
                 Ok(message) => self.handle_message(from, &message, &mut answers, now),

@@ -27,6 +27,9 @@ use crate::stats::DropReason;
 /// source, which this library and Go never leave out.
 const HONEST_PING_BYTES: usize = 24;
 
+/// How many of its pings are answered however short a compressed packet is.
+const LEAST_ANSWERS: usize = 2;
+
 /// What one packet may still draw in answers.
 #[derive(Debug)]
 pub(super) struct Answers {
@@ -67,9 +70,12 @@ pub(super) enum Purpose {
 }
 
 impl Membership {
-    /// How much of one packet is answered.
-    pub(super) fn answers_per_packet(&self) -> Answers {
-        let left = self.config.max_packet_bytes / HONEST_PING_BYTES;
+    /// How much of one packet is answered that came with that many bytes and holds that many. Many
+    /// pings are few bytes when they are compressed: then those count that came.
+    pub(super) fn answers_per_packet(&self, came: usize, holds: usize) -> Answers {
+        let most = self.config.max_packet_bytes / HONEST_PING_BYTES;
+        let paid = (came / HONEST_PING_BYTES).max(LEAST_ANSWERS);
+        let left = if holds > came { paid.min(most) } else { most };
         Answers { left, news: true, old_news: true }
     }
 

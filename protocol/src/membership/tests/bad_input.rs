@@ -107,7 +107,7 @@ fn more_pings_than_an_honest_packet_holds_are_not_answered() {
     let mut one = One::knowing(quiet(), 1);
     let ping = Message::Ping(Ping { sequence: 1, node: "", source: None });
     one.receive(9, &vec![ping; 100]);
-    let limit = one.machine.answers_per_packet().left;
+    let limit = one.machine.answers_per_packet(0, 0).left;
     assert_eq!(one.sent().len(), limit);
     assert_eq!(one.drops(DropReason::TooManyAnswers), 100 - limit as u64);
     // The next packet is another packet.
@@ -128,6 +128,25 @@ fn the_answers_to_a_packet_are_not_many_times_its_bytes() {
     one.drain();
     let answered: usize = one.sent().iter().map(|sent| sent.bytes.len()).sum();
     assert!(answered < 3 * 1400, "{answered} bytes for {}", question.len());
+}
+
+/// A few dozen bytes that a forged source sends, compressed.
+#[cfg(feature = "compression")]
+#[test]
+fn the_answers_to_a_compressed_packet_are_not_many_times_its_bytes() {
+    let mut one = One::knowing(quiet(), 2);
+    let mut question = Vec::new();
+    let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
+    let mut writer = PacketWriter::new(&mut question, WireFormat::Native, false, room);
+    while writer.push(&Message::Ping(Ping { sequence: 1, node: "", source: None })) {}
+    writer.finish_compressed(&mut crate::wire::Compressor::default());
+    one.sent();
+    one.machine.handle_packet(&peer(9), &question, one.now).unwrap();
+    one.drain();
+    // With what IP and UDP add.
+    let answered: usize = one.sent().iter().map(|sent| sent.bytes.len() + 28).sum();
+    let asked = question.len() + 28;
+    assert!(answered < 3 * asked, "{answered} bytes for {asked}");
 }
 
 #[test]

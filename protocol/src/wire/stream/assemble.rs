@@ -232,7 +232,11 @@ fn read_item(number: u8, body: Vec<u8>) -> Result<StreamItem, StreamError> {
             let status = bytes.try_get_u8().map_err(|_| short)?;
             StreamItem::Response { status, body: bytes }
         }
-        kind::ERROR => StreamItem::Error(String::from_utf8_lossy(&bytes).into_owned()),
+        // It goes to logs and terminals, and may be anybody's.
+        kind::ERROR => {
+            let shown = |char: char| if char.is_control() { ' ' } else { char };
+            StreamItem::Error(String::from_utf8_lossy(&bytes).chars().map(shown).collect())
+        }
         _ => StreamItem::Unknown(number),
     })
 }
