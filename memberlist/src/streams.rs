@@ -129,6 +129,7 @@ pub(crate) struct Channel<S> {
     frames: FrameReader,
     assembler: Assembler,
     number: FrameNumber,
+    dialled: bool,
     wrote_preamble: bool,
     out: Vec<u8>,
     received: usize,
@@ -140,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub(crate) fn dialled(stream: S, context: StreamContext, key: Option<KeyName>) -> Self {
         let inbound = StreamReader::of_answer(Arc::clone(&context.layers));
         let outbound = StreamWriter::of_dialler(Arc::clone(&context.layers), key);
-        Self::new(stream, context, inbound, outbound)
+        Self { dialled: true, ..Self::new(stream, context, inbound, outbound) }
     }
 
     /// On a stream that a peer opened.
@@ -163,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             frames: FrameReader::new(context.format, context.limits),
             assembler: Assembler::new(context.format, context.limits),
             number: FrameNumber::default(),
+            dialled: false,
             wrote_preamble: false,
             out: Vec::new(),
             received: 0,
@@ -175,6 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
         let mut message = message.compressed(self.context.compression);
         self.outbound.answer(&self.inbound);
+        let dialled = self.dialled;
         loop {
             let (format, number) = (self.context.format, &mut self.number);
             let wrote_preamble = &mut self.wrote_preamble;
@@ -184,6 +187,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 }
                 message.next_record(number, out)
             })?;
+            if dialled {
+                self.inbound.expect_answer(&self.outbound);
+            }
             if !any {
                 break;
             }

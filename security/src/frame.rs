@@ -102,20 +102,59 @@ impl FrameHeader {
     }
 }
 
+/// Where a frame belongs, so that it opens nowhere else: not on another stream, and not in the other
+/// direction. A stream is named by the nonce of its first frame, which is random and of the side that
+/// opened it: what that side hears is of now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FramePlace {
+    /// The first frame of a stream; and all of them, where Go memberlist's bytes are wanted.
+    #[default]
+    First,
+    /// A later frame from the side that opened the stream of this name.
+    Question([u8; NONCE]),
+    /// A frame from the other side. The name is zeros if the question was not sealed.
+    Answer([u8; NONCE]),
+}
+
+impl FramePlace {
+    /// No label has this byte, so what follows cannot be taken for one.
+    const MARK: u8 = 0xFF;
+    const MAX_BYTES: usize = 2 + NONCE;
+
+    fn write(self, out: &mut [u8; Self::MAX_BYTES]) -> usize {
+        let (kind, name) = match self {
+            Self::First => return 0,
+            Self::Question(name) => (1, name),
+            Self::Answer(name) => (2, name),
+        };
+        (out[0], out[1]) = (Self::MARK, kind);
+        out[2..].copy_from_slice(&name);
+        Self::MAX_BYTES
+    }
+}
+
+/// The nonce of a frame: as much of it as its beginning must be there.
+pub fn frame_nonce(frame: &[u8]) -> Option<[u8; NONCE]> {
+    frame.get(FRAME_HEADER + 1..FRAME_HEAD)?.try_into().ok()
+}
+
 /// The associated data of a frame, put together without an allocation.
 struct FrameAad {
-    bytes: [u8; FRAME_HEADER + MAX_LABEL_BYTES],
+    bytes: [u8; FRAME_HEADER + MAX_LABEL_BYTES + FramePlace::MAX_BYTES],
     len: usize,
 }
 
 impl FrameAad {
-    fn new(header: FrameHeader, label: &Label) -> Self {
+    fn new(header: FrameHeader, label: &Label, place: FramePlace) -> Self {
         let label = label.as_bytes();
         let len = FRAME_HEADER + label.len();
-        let mut bytes = [0; FRAME_HEADER + MAX_LABEL_BYTES];
+        let mut bytes = [0; FRAME_HEADER + MAX_LABEL_BYTES + FramePlace::MAX_BYTES];
         bytes[..FRAME_HEADER].copy_from_slice(&header.to_bytes());
         bytes[FRAME_HEADER..len].copy_from_slice(label);
-        Self { bytes, len }
+        let mut mark = [0; FramePlace::MAX_BYTES];
+        let marked = place.write(&mut mark);
+        bytes[len..len + marked].copy_from_slice(&mark[..marked]);
+        Self { bytes, len: len + marked }
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -142,10 +181,26 @@ pub fn seal_frame(
     buffer: &mut Vec<u8>,
     start: usize,
 ) -> Result<Sealed, SealError> {
+    seal_frame_at(keyring, with, version, label, FramePlace::First, buffer, start)
+}
+
+/// As [`seal_frame`], for this place.
+///
+/// # Errors
+/// As those of [`seal_frame`].
+pub fn seal_frame_at(
+    keyring: &Keyring,
+    with: Option<&Fingerprint>,
+    version: Version,
+    label: &Label,
+    place: FramePlace,
+    buffer: &mut Vec<u8>,
+    start: usize,
+) -> Result<Sealed, SealError> {
     check_room(buffer, start, FRAME_HEAD)?;
     let ring = keyring.snapshot();
     let entry = with.and_then(|with| ring.find(with)).unwrap_or(&ring.primary);
-    seal_frame_checked(entry, version, &next_nonce()?, label, buffer, start)
+    seal_frame_checked(entry, version, &next_nonce()?, label, place, buffer, start)
 }
 
 /// The room was checked before.
@@ -154,13 +209,14 @@ pub(crate) fn seal_frame_checked(
     version: Version,
     nonce: &[u8; NONCE],
     label: &Label,
+    place: FramePlace,
     buffer: &mut Vec<u8>,
     start: usize,
 ) -> Result<Sealed, SealError> {
     let len = buffer.len() - start;
     let sealed_len = len.saturating_add(version.overhead(len));
     let header = FrameHeader::of(sealed_len).ok_or(SealError::TooLarge { len })?;
-    let aad = FrameAad::new(header, label);
+    let aad = FrameAad::new(header, label, place);
     let sealed = seal_checked(entry, version, nonce, aad.as_bytes(), buffer, start)?;
     let begin = sealed.begin - FRAME_HEADER;
     buffer[begin..sealed.begin].copy_from_slice(&header.to_bytes());
@@ -180,11 +236,26 @@ pub fn open_frame<'m>(
     message: &'m mut [u8],
     accept_v0: bool,
 ) -> Result<(&'m mut [u8], Fingerprint), FrameError> {
+    open_frame_at(keyring, label, FramePlace::First, header, message, accept_v0)
+}
+
+/// As [`open_frame`], for this place.
+///
+/// # Errors
+/// As those of [`open_frame`]; a frame of another place is not opened.
+pub fn open_frame_at<'m>(
+    keyring: &Keyring,
+    label: &Label,
+    place: FramePlace,
+    header: FrameHeader,
+    message: &'m mut [u8],
+    accept_v0: bool,
+) -> Result<(&'m mut [u8], Fingerprint), FrameError> {
     let (announced, len) = (header.message_len(), message.len());
     if announced != len {
         return Err(FrameError::WrongLength { announced, len });
     }
-    let aad = FrameAad::new(header, label);
+    let aad = FrameAad::new(header, label, place);
     Ok(open_telling(keyring, aad.as_bytes(), message, accept_v0)?)
 }
 

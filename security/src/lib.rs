@@ -103,7 +103,7 @@ pub use file::{KeyringFile, KeyringFileError};
 #[cfg(feature = "encryption")]
 pub use frame::{
     DEFAULT_MAX_FRAME_BYTES, FRAME_HEAD, FRAME_HEADER, FRAME_MAX_OVERHEAD, FRAME_TYPE, FrameError,
-    FrameHeader, open_frame, seal_frame,
+    FrameHeader, FramePlace, frame_nonce, open_frame, open_frame_at, seal_frame, seal_frame_at,
 };
 #[cfg(feature = "encryption")]
 pub use key::{Fingerprint, FingerprintParseError, KeyError, KeySize, RandomnessError, SecretKey};

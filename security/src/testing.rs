@@ -35,5 +35,6 @@ pub fn seal_frame_with_nonce(
     start: usize,
 ) -> Result<Sealed, SealError> {
     cipher::check_room(buffer, start, FRAME_HEAD)?;
-    frame::seal_frame_checked(&keyring.snapshot().primary, version, nonce, label, buffer, start)
+    let (ring, place) = (keyring.snapshot(), frame::FramePlace::First);
+    frame::seal_frame_checked(&ring.primary, version, nonce, label, place, buffer, start)
 }

@@ -25,6 +25,7 @@ use tracing::warn;
 #[cfg(feature = "encryption")]
 pub(crate) use sealing::Keys;
 pub(crate) use sealing::{KeyName, Sealing, StreamKeys};
+use sealing::{Place, StreamName, name_of};
 pub(crate) use stream::{StreamReader, StreamWriter};
 
 use crate::config::InboundLabel;

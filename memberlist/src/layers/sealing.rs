@@ -4,13 +4,15 @@
 //! stop: first all nodes get keys, with both switches off; then all encrypt what they send; then all
 //! refuse what is not encrypted.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use memberlist_security::{
     DEFAULT_MAX_FRAME_BYTES, FRAME_HEAD, FRAME_HEADER, FRAME_TYPE, Fingerprint, FrameError,
-    FrameHeader, HEAD, Keyring, Label, OpenError, SealError, Sealed, SecretKey, TAG, Version,
+    FrameHeader, FramePlace, HEAD, Keyring, Label, OpenError, SealError, Sealed, SecretKey, TAG,
+    Version, frame_nonce,
 };
 use tracing::warn;
 
@@ -21,6 +23,14 @@ pub(crate) type KeyName = Fingerprint;
 /// The keys that there were when a stream was begun. It may be ended with them, so that a message
 /// which the peer has taken is confirmed though its key was removed meanwhile.
 pub(crate) type StreamKeys = Option<Keyring>;
+pub(crate) type Place = FramePlace;
+/// The name of a stream: the nonce of its first frame; zeros if it is not sealed.
+pub(crate) type StreamName = [u8; 12];
+
+/// The name of a stream that begins with this frame.
+pub(crate) fn name_of(first_frame: &[u8]) -> StreamName {
+    frame_nonce(first_frame).unwrap_or_default()
+}
 
 /// The first byte of a packet or stream that is not sealed, in the native format.
 const PLAIN: u8 = b'M';
@@ -35,8 +45,12 @@ pub(crate) struct Keys {
     pub(crate) verify_incoming: AtomicBool,
     pub(crate) accept_v0: bool,
     pub(crate) file: Option<PathBuf>,
+    /// Keys that have been sent about the cluster, under those before them.
+    pub(crate) travelled: Mutex<BTreeSet<Fingerprint>>,
     /// Held while the file is written.
-    pub(crate) saving: tokio::sync::Mutex<()>,
+    pub(crate) saving: Arc<tokio::sync::Mutex<()>>,
+    /// Whether the file may lack a change.
+    pub(crate) unsaved: Arc<AtomicBool>,
     /// The key of a rotation from here that has not come to its end.
     pub(crate) rotating: Mutex<Option<SecretKey>>,
 }
@@ -54,7 +68,9 @@ impl Sealing {
             verify_incoming: AtomicBool::new(encryption.verify_incoming),
             accept_v0: encryption.accept_v0,
             file: encryption.keyring_file.clone(),
-            saving: tokio::sync::Mutex::default(),
+            travelled: Mutex::default(),
+            saving: Arc::default(),
+            unsaved: Arc::default(),
             rotating: Mutex::default(),
         }))
     }
@@ -105,14 +121,15 @@ impl Sealing {
         begun: &StreamKeys,
         with: Option<KeyName>,
         label: &Label,
+        place: Place,
         buffer: &mut Vec<u8>,
         start: usize,
     ) -> Result<(), LayerError> {
         let Some(keys) = &self.0 else { return Ok(()) };
         let begun = begun.as_ref().filter(|_| with.is_some_and(|key| !keys.keyring.contains(&key)));
         let keyring = begun.unwrap_or(&keys.keyring);
-        let (seal, with) = (memberlist_security::seal_frame, with.as_ref());
-        tell(seal(keyring, with, Version::V1, label, buffer, start))
+        let (seal, with) = (memberlist_security::seal_frame_at, with.as_ref());
+        tell(seal(keyring, with, Version::V1, label, place, buffer, start))
     }
 
     /// Whether a stream that begins with this byte is sealed.
@@ -136,6 +153,7 @@ impl Sealing {
         &self,
         begun: &StreamKeys,
         label: &Label,
+        place: Place,
         frame: &'f mut [u8],
     ) -> Result<(&'f [u8], KeyName), LayerError> {
         let keys = self.0.as_ref().ok_or(LayerError::NoKey)?;
@@ -144,8 +162,8 @@ impl Sealing {
             header.ok_or_else(|| LayerError::Malformed("a frame is cut off".to_owned()))?;
         let mut open = |keyring: &Keyring| {
             let message = &mut frame[FRAME_HEADER..];
-            let open = memberlist_security::open_frame;
-            let opened = open(keyring, label, header, message, keys.accept_v0);
+            let open = memberlist_security::open_frame_at;
+            let opened = open(keyring, label, place, header, message, keys.accept_v0);
             opened.map(|(content, key)| (content.len(), key))
         };
         // A message that is not opened is as it was.

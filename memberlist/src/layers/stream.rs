@@ -6,8 +6,13 @@ use bytes::{Buf, BytesMut};
 use memberlist_protocol::wire::stream::FrameReader;
 use memberlist_security::{Label, LabelReader, LabelStep};
 
-use super::{KeyName, LayerError, Layers, Sealing, StreamKeys};
+use super::{KeyName, LayerError, Layers, Place, Sealing, StreamKeys, StreamName, name_of};
 use crate::config::InboundLabel;
+
+/// The longest first frame of a direction. Until it is opened, anybody may have sent it: it must not
+/// take from the memory that streams share, nor cost much to try with every key. What this library
+/// writes is shorter.
+const MAX_FIRST_FRAME_BYTES: usize = 66 * 1024;
 
 /// What a direction of a stream turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +30,10 @@ pub(crate) struct StreamReader {
     /// The one under which the stream was opened.
     label: Label,
     kind: Kind,
+    /// Where the next frame belongs.
+    place: Place,
+    /// The name of the stream, once it is known.
+    name: StreamName,
     /// A sealed frame that is not all there.
     arrived: BytesMut,
     begun_with: StreamKeys,
@@ -43,11 +52,18 @@ impl StreamReader {
             header: None,
             label: layers.outgoing.clone(),
             kind: Kind::Unknown,
+            place: Place::First,
+            name: StreamName::default(),
             arrived: BytesMut::new(),
             begun_with: layers.sealing.begin_stream(),
             opened_with: None,
             layers,
         }
+    }
+
+    /// What comes must answer what was asked on this very stream.
+    pub(crate) fn expect_answer(&mut self, to: &StreamWriter) {
+        self.place = Place::Answer(to.name);
     }
 
     /// Takes what has arrived, and gives on what is unwrapped.
@@ -83,10 +99,22 @@ impl StreamReader {
     fn open_frames(&mut self, to: &mut FrameReader) -> Result<(), LayerError> {
         let layers = Arc::clone(&self.layers);
         while let Some(len) = layers.sealing.frame_len(&self.arrived)? {
+            if self.opened_with.is_none() && len > MAX_FIRST_FRAME_BYTES {
+                let text = format!("a first frame of {len} bytes, over {MAX_FIRST_FRAME_BYTES}");
+                return Err(LayerError::Malformed(text));
+            }
             let Some(frame) = self.arrived.get_mut(..len) else { break };
-            let (content, key) = layers.sealing.open_frame(&self.begun_with, &self.label, frame)?;
+            if self.place == Place::First {
+                self.name = name_of(frame);
+            }
+            let sealing = &layers.sealing;
+            let (content, key) =
+                sealing.open_frame(&self.begun_with, &self.label, self.place, frame)?;
             to.push(content);
             self.opened_with = Some(key);
+            if self.place == Place::First {
+                self.place = Place::Question(self.name);
+            }
             self.arrived.advance(len);
         }
         Ok(())
@@ -120,6 +148,9 @@ pub(crate) struct StreamWriter {
     side: Side,
     begun_with: StreamKeys,
     key: Option<KeyName>,
+    /// Where the next frame belongs.
+    place: Place,
+    name: StreamName,
 }
 
 /// Who this node is on a stream, and so whether what it writes is sealed.
@@ -134,21 +165,23 @@ enum Side {
 impl StreamWriter {
     /// For a stream that this node opens; sealed with this key instead of the primary, if it is given.
     pub(crate) fn of_dialler(layers: Arc<Layers>, key: Option<KeyName>) -> Self {
-        Self::new(layers, Side::Dialler, key)
+        Self::new(layers, Side::Dialler, Place::First, key)
     }
 
     /// For the answer on a stream that a peer opened.
     pub(crate) fn of_answer(layers: Arc<Layers>) -> Self {
-        Self::new(layers, Side::Answerer, None)
+        Self::new(layers, Side::Answerer, Place::Answer(StreamName::default()), None)
     }
 
-    fn new(layers: Arc<Layers>, side: Side, key: Option<KeyName>) -> Self {
+    fn new(layers: Arc<Layers>, side: Side, place: Place, key: Option<KeyName>) -> Self {
         Self {
             header: side == Side::Dialler,
             label: layers.outgoing.clone(),
             side,
             begun_with: layers.sealing.begin_stream(),
             key,
+            place,
+            name: StreamName::default(),
             layers,
         }
     }
@@ -158,6 +191,7 @@ impl StreamWriter {
         if self.side == Side::Answerer {
             self.label = asked.label().clone();
             self.key = asked.opened_with();
+            self.place = Place::Answer(asked.name);
         }
     }
 
@@ -187,7 +221,11 @@ impl StreamWriter {
             return Ok(false);
         }
         if sealed {
-            sealing.seal_frame(&self.begun_with, self.key, &self.label, out, start)?;
+            sealing.seal_frame(&self.begun_with, self.key, &self.label, self.place, out, start)?;
+            if self.place == Place::First {
+                self.name = name_of(&out[label..]);
+                self.place = Place::Question(self.name);
+            }
         }
         if self.header {
             self.label.write_header(out);

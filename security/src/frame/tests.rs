@@ -206,3 +206,32 @@ fn a_frame_can_be_sealed_with_another_installed_key() {
     keyring.remove(&old_name).unwrap();
     assert_eq!(opened_by(Some(&old_name), &keyring), Ok(new_name));
 }
+
+#[test]
+fn a_frame_opens_in_its_place_only() {
+    let keyring = ring();
+    let (one, other) = ([1; 12], [2; 12]);
+    let places = [
+        FramePlace::First,
+        FramePlace::Question(one),
+        FramePlace::Question(other),
+        FramePlace::Answer(one),
+        FramePlace::Answer(other),
+        FramePlace::Answer([0; 12]),
+    ];
+    for place in places {
+        let mut frame = vec![0; FRAME_HEAD];
+        frame.extend_from_slice(b"content");
+        let (version, label) = (Version::V1, label("a"));
+        let sealed = seal_frame_at(&keyring, None, version, &label, place, &mut frame, FRAME_HEAD);
+        let _ = sealed.unwrap();
+        assert_eq!(frame_nonce(&frame).unwrap(), frame[FRAME_HEADER + 1..FRAME_HEAD]);
+        for at in places {
+            let mut frame = frame.clone();
+            let header = FrameHeader::parse(&frame, 1000).unwrap().unwrap();
+            let message = &mut frame[FRAME_HEADER..];
+            let opened = open_frame_at(&keyring, &label, at, header, message, false);
+            assert_eq!(opened.is_ok(), at == place, "{place:?} at {at:?}");
+        }
+    }
+}
