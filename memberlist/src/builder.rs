@@ -218,15 +218,6 @@ fn stream_context(
     }
 }
 
-/// As a node with these settings has it.
-#[cfg(all(test, feature = "encryption"))]
-pub(crate) fn testing_stream_context(config: &Config) -> StreamContext {
-    let own = NodeId::new(&config.name).expect("a valid name");
-    let layers = layers(config).expect("valid layers");
-    let delegate: Arc<dyn Delegate> = Arc::new(());
-    stream_context(config, own, &delegate, Arc::new(layers))
-}
-
 /// What goes around packets and streams.
 pub(crate) fn layers(config: &Config) -> Result<Layers, StartError> {
     let label = Label::new(&config.label)?;

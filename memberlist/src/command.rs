@@ -47,6 +47,11 @@ pub(crate) enum Command {
         name: Box<str>,
         reply: oneshot::Sender<Option<Tombstone>>,
     },
+    /// The names of reaped members that had failed.
+    #[cfg(feature = "encryption")]
+    Lost {
+        reply: oneshot::Sender<Vec<NodeId>>,
+    },
     Stats {
         reply: oneshot::Sender<Stats>,
     },

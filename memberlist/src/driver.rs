@@ -269,6 +269,12 @@ impl<T: Transport> Driver<T> {
                 let found = self.machine.tombstones().find(|t| t.node.id.as_str() == &*name);
                 let _ = reply.send(found.cloned());
             }
+            #[cfg(feature = "encryption")]
+            Command::Lost { reply } => {
+                let failed = memberlist_protocol::NodeState::Dead;
+                let dead = self.machine.tombstones().filter(|t| t.state == failed);
+                let _ = reply.send(dead.map(|t| t.node.id.clone()).collect());
+            }
             Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),

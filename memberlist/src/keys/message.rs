@@ -1,10 +1,6 @@
 //! Requests about keys, and their answers, as they travel on a stream (`docs/WIRE.md`).
-//!
-//! Sealing proves that a member wrote something, not when. So who asks sends a random mark, which the
-//! answer repeats, and first fetches one of the other side, which the request repeats: neither an old
-//! request nor an old answer that somebody has kept is taken for a new one.
 
-use memberlist_security::{Fingerprint, KeySize, SecretKey};
+use memberlist_security::{Fingerprint, KeySize, MAX_KEYS, SecretKey};
 
 use super::{HeldKey, KeyFailure};
 
@@ -14,35 +10,19 @@ pub(crate) const TOPIC: u16 = 1;
 pub(crate) const DONE: u8 = 0;
 /// It was refused; the body says why.
 pub(crate) const REFUSED: u8 = 1;
+/// The answer to a greeting.
+pub(crate) const CHALLENGE: u8 = 2;
 
-const BEGIN: u8 = 0;
+/// Random bytes that are used once.
+pub(crate) type Once = [u8; 16];
+const GREETING: u8 = 0;
+
 const INSTALL: u8 = 1;
 const ACTIVATE: u8 = 2;
 const REMOVE: u8 = 3;
 const LIST: u8 = 4;
 /// Fingerprint, length of the key, whether it is the primary.
 const ENTRY_BYTES: usize = 8 + 1 + 1;
-
-/// A random mark, used once.
-pub(crate) type Mark = [u8; 16];
-
-/// The first message of whoever asks.
-pub(crate) fn encode_begin(own: &Mark) -> Vec<u8> {
-    [&[BEGIN], &own[..]].concat()
-}
-
-/// The mark of whoever asks.
-pub(crate) fn decode_begin(body: &[u8]) -> Option<Mark> {
-    match body.split_first()? {
-        (&BEGIN, mark) => mark.try_into().ok(),
-        _ => None,
-    }
-}
-
-/// What follows in a message that begins with this mark.
-pub(crate) fn after_mark<'b>(body: &'b [u8], mark: &Mark) -> Option<&'b [u8]> {
-    body.strip_prefix(mark)
-}
 
 /// What is asked of a member.
 #[derive(Clone, PartialEq, Debug)]
@@ -86,6 +66,42 @@ impl KeyRequest {
     }
 }
 
+/// What opens a dialogue about keys. A captured request opens under its key at any time; so each side
+/// proves that it speaks now, by repeating what the other has just made up.
+pub(crate) fn encode_greeting(nonce: &Once) -> Vec<u8> {
+    [&[GREETING][..], nonce].concat()
+}
+
+pub(crate) fn decode_greeting(body: &[u8]) -> Option<Once> {
+    let (&kind, rest) = body.split_first()?;
+    rest.try_into().ok().filter(|_| kind == GREETING)
+}
+
+/// The challenge, and the greeting's bytes, which show that it is no old one.
+pub(crate) fn encode_challenge(challenge: &Once, greeting: &Once) -> Vec<u8> {
+    [&challenge[..], greeting].concat()
+}
+
+pub(crate) fn decode_challenge(body: &[u8], greeting: &Once) -> Option<Once> {
+    let (challenge, rest) = body.split_first_chunk()?;
+    (rest == greeting).then_some(*challenge)
+}
+
+/// A request in answer to that challenge, for the member of that name only.
+pub(crate) fn encode_asked(challenge: &Once, to: &str, request: &KeyRequest) -> Vec<u8> {
+    // Names have at most 255 bytes.
+    [&challenge[..], &[to.len() as u8], to.as_bytes(), &request.encode()].concat()
+}
+
+/// Nothing if it was made for another stream or member, or is not understood.
+pub(crate) fn decode_asked(body: &[u8], challenge: &Once, own: &str) -> Option<KeyRequest> {
+    let (given, rest) = body.split_first_chunk::<16>()?;
+    let (&len, rest) = rest.split_first()?;
+    let (to, request) = rest.split_at_checked(usize::from(len))?;
+    let meant = given == challenge && to == own.as_bytes();
+    KeyRequest::decode(request).filter(|_| meant)
+}
+
 /// What a member holds, as the body of an answer.
 pub(crate) fn encode_keys(keys: &[HeldKey]) -> Vec<u8> {
     let mut body = Vec::with_capacity(keys.len() * ENTRY_BYTES);
@@ -97,7 +113,13 @@ pub(crate) fn encode_keys(keys: &[HeldKey]) -> Vec<u8> {
     body
 }
 
-pub(crate) fn decode_answer(status: u8, body: &[u8]) -> Result<Vec<HeldKey>, KeyFailure> {
+/// An answer begins with the greeting's bytes, or is another's.
+pub(crate) fn decode_answer(
+    status: u8,
+    body: &[u8],
+    greeting: &Once,
+) -> Result<Vec<HeldKey>, KeyFailure> {
+    let body = body.strip_prefix(greeting).ok_or(KeyFailure::BadAnswer)?;
     match status {
         DONE => decode_keys(body).ok_or(KeyFailure::BadAnswer),
         _ => {
@@ -120,7 +142,10 @@ fn decode_keys(body: &[u8]) -> Option<Vec<HeldKey>> {
         };
         Some(HeldKey { fingerprint: Fingerprint::from_bytes(*name), size, primary: primary == 1 })
     };
-    entries.map(entry).collect()
+    let keys: Vec<HeldKey> = entries.map(entry).collect::<Option<_>>()?;
+    // Every keyring has one primary. An answer without would pass for "seals with none of them".
+    let primaries = keys.iter().filter(|key| key.primary).count();
+    (primaries == 1 && keys.len() <= MAX_KEYS).then_some(keys)
 }
 
 #[cfg(test)]
@@ -148,24 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn marks_come_back_and_no_other_is_taken_for_them() {
-        let (own, other) = ([1; 16], [2; 16]);
-        assert_eq!(decode_begin(&encode_begin(&own)), Some(own));
-        assert_eq!(decode_begin(&encode_begin(&own)[..16]), None);
-        assert_eq!(decode_begin(&KeyRequest::List.encode()), None);
-        let message = [&own[..], &KeyRequest::List.encode()].concat();
-        assert_eq!(after_mark(&message, &own), Some(&[LIST][..]));
-        assert_eq!(after_mark(&message, &other), None);
-        assert_eq!(after_mark(&message[..10], &own), None);
-    }
-
-    #[test]
     fn answers_come_back_and_garbage_does_not() {
         let name = SecretKey::from_bytes(&[7; 16]).unwrap().fingerprint();
         let keys = [HeldKey { fingerprint: name, size: KeySize::Bits192, primary: true }];
         let mut body = encode_keys(&keys);
+        let nonce = [5; 16];
+        let decode_answer =
+            |status, body: &[u8]| decode_answer(status, &[&nonce[..], body].concat(), &nonce);
         assert_eq!(decode_answer(DONE, &body), Ok(keys.to_vec()));
-        assert_eq!(decode_answer(DONE, &[]), Ok(vec![]));
+        // The receipt of a user message is such a one.
+        assert_eq!(decode_answer(DONE, &[]), Err(KeyFailure::BadAnswer));
+        assert_eq!(super::decode_answer(DONE, &[], &nonce), Err(KeyFailure::BadAnswer));
+        assert_eq!(super::decode_answer(DONE, &body, &nonce), Err(KeyFailure::BadAnswer));
         body[8] = 17;
         assert_eq!(decode_answer(DONE, &body), Err(KeyFailure::BadAnswer));
         assert_eq!(decode_answer(DONE, &body[..9]), Err(KeyFailure::BadAnswer));

@@ -8,6 +8,8 @@
 mod message;
 mod report;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -19,8 +21,10 @@ use memberlist_transport::Transport;
 
 pub(crate) use message::{KeyRequest, TOPIC};
 pub use report::{HeldKey, KeyAnswer, KeyFailure, KeyReport, KeyUse, KeysError};
+use serve::lock;
 pub(crate) use serve::{apply, hand_over, serve};
 
+use crate::command::Command;
 use crate::handle::Inner;
 use crate::layers::Keys as LocalKeys;
 
@@ -29,7 +33,8 @@ const CONCURRENCY: usize = 16;
 /// How often members that joined meanwhile are looked for.
 const ROUNDS: usize = 3;
 /// Steps of a rotation, each of which brings the cluster closer to its end or names who is in the way.
-const ROTATION_STEPS: usize = 16;
+/// A full keyring has to be emptied key by key.
+const ROTATION_STEPS: usize = 16 + memberlist_security::MAX_KEYS;
 
 /// The keys of a cluster, seen from one member: see [`Memberlist::keys`](crate::Memberlist::keys).
 ///
@@ -128,26 +133,27 @@ impl<'m, T: Transport> Keys<'m, T> {
     /// # Errors
     /// As [`rotate_to`](Self::rotate_to). Call this again to go on with the same key.
     pub async fn rotate(&self) -> Result<(Fingerprint, KeyReport), KeysError> {
-        let begun = self.pending();
-        let key = match begun {
-            Some(key) => key,
-            None => {
-                let size =
-                    self.local().first().map_or(memberlist_security::KeySize::Bits256, |k| k.size);
-                SecretKey::generate(size)?
-            }
-        };
+        let key = self.rotating()?;
         let name = key.fingerprint();
-        *self.local.rotating.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-            Some(key.clone());
         let report = self.rotate_to(key).await?;
-        *self.local.rotating.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        let mut rotating = lock(&self.local.rotating);
+        if rotating.as_ref().is_some_and(|key| key.fingerprint() == name) {
+            *rotating = None;
+        }
+        drop(rotating);
         Ok((name, report))
     }
 
-    /// The key of a rotation that did not come to its end.
-    fn pending(&self) -> Option<SecretKey> {
-        self.local.rotating.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// The key of a rotation that did not come to its end, or a new one. Two calls at once share one.
+    fn rotating(&self) -> Result<SecretKey, KeysError> {
+        let mut rotating = lock(&self.local.rotating);
+        if let Some(key) = &*rotating {
+            return Ok(key.clone());
+        }
+        let size = self.local().first().map_or(memberlist_security::KeySize::Bits256, |k| k.size);
+        let key = SecretKey::generate(size)?;
+        *rotating = Some(key.clone());
+        Ok(key)
     }
 
     /// Replaces all keys by this one: installs it on every live member, activates it on every one when
@@ -161,9 +167,17 @@ impl<'m, T: Transport> Keys<'m, T> {
     pub async fn rotate_to(&self, key: SecretKey) -> Result<KeyReport, KeysError> {
         let name = key.fingerprint();
         let mut settled = false;
+        let mut old: Option<BTreeSet<Fingerprint>> = None;
         for _ in 0..ROTATION_STEPS {
             let report = self.list().await;
             let report = report.complete("list")?;
+            // A key that was not there at the beginning is another rotation's: to remove it may cut off
+            // those who have begun to seal with it.
+            let others: BTreeSet<_> =
+                report.keys().into_keys().filter(|key| *key != name).collect();
+            if !others.is_subset(old.get_or_insert_with(|| others.clone())) {
+                return Err(KeysError::Unsettled);
+            }
             let missing = report.members_where(|answer| !answer.holds(&name));
             let behind = report.members_where(|answer| answer.primary() != Some(name));
             let (request, to) = if !missing.is_empty() {
@@ -198,7 +212,7 @@ impl<'m, T: Transport> Keys<'m, T> {
             }
             report.answers.append(&mut self.ask(request, &new).await.answers);
         }
-        report.absent = self.absent();
+        report.absent = self.absent().await;
         report
     }
 
@@ -219,7 +233,7 @@ impl<'m, T: Transport> Keys<'m, T> {
             let result = apply(self.local, request).await;
             answers.insert(own.clone(), KeyAnswer { addr, result });
         }
-        KeyReport { answers, absent: self.absent() }
+        KeyReport { answers, absent: self.absent().await }
     }
 
     async fn ask_one(&self, request: &KeyRequest, peer: &Peer) -> Result<Vec<HeldKey>, KeyFailure> {
@@ -232,10 +246,16 @@ impl<'m, T: Transport> Keys<'m, T> {
         live.map(|member| (member.id().clone(), member.clone())).collect()
     }
 
-    /// Members that failed: they miss every change until they are back.
-    fn absent(&self) -> Vec<NodeId> {
+    /// Members that failed, those that are not kept in the list any more included: they miss every
+    /// change until they are back.
+    async fn absent(&self) -> Vec<NodeId> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        // If the node is down, there is nobody to ask, and what is in the list is told.
+        let _ = self.inner.commands.send(Command::Lost { reply }).await;
+        let lost = answer.await.unwrap_or_default();
         let members = self.inner.shared.hub.members();
         let dead = members.iter().filter(|member| member.state == NodeState::Dead);
-        dead.map(|member| member.id().clone()).collect()
+        let all: BTreeSet<_> = dead.map(|member| member.id().clone()).chain(lost).collect();
+        all.into_iter().collect()
     }
 }

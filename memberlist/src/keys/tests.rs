@@ -1,0 +1,126 @@
+//! Dialogues about keys, and what a third party can do with those it has seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memberlist_protocol::wire::WireFormat;
+use memberlist_protocol::wire::stream::{StreamItem, StreamLimits};
+use memberlist_security::Keyring;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::config::Encryption;
+use crate::layers::{Layers, Sealing};
+use crate::streams::{Channel, StreamContext};
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_bytes(&[n; 32]).unwrap()
+}
+
+fn context(name: &str, keys: &[u8]) -> StreamContext {
+    let mut keys = keys.iter().map(|n| key(*n));
+    let keyring = Keyring::with_keys(keys.next().unwrap(), keys).unwrap();
+    let sealing = Sealing::new(Some(&Encryption::new(keyring)));
+    let layers = Layers::new(Default::default(), true, Default::default(), sealing);
+    StreamContext {
+        own: NodeId::new(name).unwrap(),
+        format: WireFormat::Native,
+        compression: false,
+        limits: StreamLimits::default(),
+        timeout: Duration::from_secs(1),
+        budget: Arc::new(Semaphore::new(1024)),
+        budget_bytes: 1 << 20,
+        delegate: Arc::new(()),
+        layers: Arc::new(layers),
+    }
+}
+
+fn peer(name: &str) -> Peer {
+    Peer::named("10.0.0.1:7946".parse().unwrap(), NodeId::new(name).unwrap())
+}
+
+fn holds(context: &StreamContext, n: u8) -> bool {
+    context.layers.sealing.keys().unwrap().keyring.contains(&key(n).fingerprint())
+}
+
+/// Answers one dialogue.
+async fn answer(stream: DuplexStream, context: StreamContext) {
+    let mut channel = Channel::accepted(stream, context.clone());
+    while let Ok(StreamItem::Request { topic: TOPIC, body }) = channel.receive().await {
+        if serve(&mut channel, &context, &peer("asker"), &body).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks over a line on which everything is heard: the answer, and what either side said.
+async fn tapped(
+    asker: &StreamContext,
+    answerer: &StreamContext,
+    as_whom: &str,
+    request: &KeyRequest,
+) -> (Result<Vec<HeldKey>, KeyFailure>, [Vec<u8>; 2]) {
+    let ((near, tap_near), (tap_far, far)) = (duplex(1 << 16), duplex(1 << 16));
+    tokio::spawn(answer(far, answerer.clone()));
+    let (mut near_in, mut near_out) = tokio::io::split(tap_near);
+    let (mut far_in, mut far_out) = tokio::io::split(tap_far);
+    async fn pass(
+        from: &mut (impl AsyncReadExt + Unpin),
+        to: &mut (impl AsyncWriteExt + Unpin),
+    ) -> Vec<u8> {
+        let (mut heard, mut buf) = (Vec::new(), [0; 4096]);
+        while let Ok(len @ 1..) = from.read(&mut buf).await {
+            heard.extend_from_slice(&buf[..len]);
+            if to.write_all(&buf[..len]).await.is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown().await;
+        heard
+    }
+    let asking = async {
+        let mut channel = Channel::dialled(near, asker.clone(), None);
+        let answer = serve::ask_over(&mut channel, asker, &peer(as_whom), request).await;
+        drop(channel);
+        answer
+    };
+    let (answer, asked, answered) =
+        tokio::join!(asking, pass(&mut near_in, &mut far_out), pass(&mut far_in, &mut near_out),);
+    (answer, [asked, answered])
+}
+
+#[tokio::test]
+async fn what_was_captured_changes_nothing_later() {
+    let (asker, member) = (context("asker", &[1]), context("member", &[1]));
+    let (done, [asked, _]) = tapped(&asker, &member, "member", &KeyRequest::Install(key(2))).await;
+    assert_eq!(done.unwrap().len(), 2);
+    let ring = &member.layers.sealing.keys().unwrap().keyring;
+    ring.remove(&key(2).fingerprint()).unwrap();
+    // The same bytes once more.
+    let (mut near, far) = duplex(1 << 16);
+    let answering = tokio::spawn(answer(far, member.clone()));
+    near.write_all(&asked).await.unwrap();
+    near.shutdown().await.unwrap();
+    answering.await.unwrap();
+    assert!(!holds(&member, 2));
+}
+
+#[tokio::test]
+async fn an_old_answer_is_none() {
+    let (asker, member) = (context("asker", &[1]), context("member", &[1]));
+    let (_, [_, answered]) = tapped(&asker, &member, "member", &KeyRequest::List).await;
+    let (near, mut far) = duplex(1 << 16);
+    far.write_all(&answered).await.unwrap();
+    let mut channel = Channel::dialled(near, asker.clone(), None);
+    let answer = serve::ask_over(&mut channel, &asker, &peer("member"), &KeyRequest::List).await;
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_request_reaches_whom_it_is_for_or_nobody() {
+    let (asker, other) = (context("asker", &[1]), context("other", &[1]));
+    let (refused, _) = tapped(&asker, &other, "member", &KeyRequest::Install(key(2))).await;
+    assert!(matches!(refused, Err(KeyFailure::Refused(_))), "{refused:?}");
+    assert!(!holds(&other, 2));
+}
