@@ -146,6 +146,10 @@ impl Encryption {
                     warn!(path = %path.display(), "the keyring file can be read by others; \
                         make it mode 0600");
                 }
+                if !keys.is_empty() && keys[0] != file.keys[0] {
+                    warn!(path = %path.display(), "the keyring file counts, not the keys given \
+                        besides: they differ");
+                }
                 file.keys
             }
             Err(KeyringFileError::Missing { .. }) if !keys.is_empty() => {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use memberlist_protocol::{Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone};
+use memberlist_protocol::{
+    ExchangeError, Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone,
+};
 use memberlist_transport::Transport;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -44,6 +46,16 @@ pub(crate) struct Inner<T: Transport> {
     pub(crate) config: Config,
     pub(crate) context: StreamContext,
     pub(crate) join_permits: Semaphore,
+}
+
+impl<T: Transport> Inner<T> {
+    /// Counts an exchange that failed by a label or key among the machine's drops.
+    pub(crate) async fn count_layer_fault(&self, error: Option<&ExchangeError>) {
+        if let Some(ExchangeError::Layer { reason, .. }) = error {
+            // If the node is down, nobody counts any more.
+            let _ = self.commands.send(Command::CountDrop { reason: *reason }).await;
+        }
+    }
 }
 
 impl<T: Transport> Clone for Memberlist<T> {
@@ -430,7 +442,10 @@ impl<T: Transport> Memberlist<T> {
         }
         let inner = &self.inner;
         tokio::select! {
-            sent = send_user_message(&*inner.transport, &inner.context, to, payload) => Ok(sent?),
+            sent = send_user_message(&*inner.transport, &inner.context, to, payload) => {
+                inner.count_layer_fault(sent.as_ref().err()).await;
+                Ok(sent?)
+            }
             () = inner.commands.closed() => Err(Closed.into()),
         }
     }

@@ -5,6 +5,7 @@
 //! `docs/WIRE.md`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,8 @@ impl StreamFault {
 pub(crate) struct Channel<S> {
     stream: S,
     context: StreamContext,
+    /// Whom this node asked, for log lines.
+    dialled_at: Option<SocketAddr>,
     inbound: StreamReader,
     outbound: StreamWriter,
     frames: FrameReader,
@@ -159,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Self {
         Self {
             stream,
+            dialled_at: None,
             inbound,
             outbound,
             frames: FrameReader::new(context.format, context.limits),
@@ -241,7 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             if progress >= READ_BYTES {
                 (deadline, progress) = (Instant::now() + self.context.timeout, 0);
             }
-            self.inbound.push(&buf[..len], &mut self.frames)?;
+            let unwrapped = self.inbound.push(&buf[..len], &mut self.frames);
+            if let (Err(error), Some(addr)) = (&unwrapped, self.dialled_at) {
+                self.context.layers.warn(addr, "answer", error);
+            }
+            unwrapped?;
         }
     }
 
@@ -282,7 +290,11 @@ pub(crate) async fn open<T: Transport>(
 ) -> Result<Channel<T::Stream>, ExchangeError> {
     let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_arc) };
     match transport.open_stream(&to, within).await {
-        Ok(stream) => Ok(Channel::dialled(stream, context.clone(), key)),
+        Ok(stream) => {
+            let mut channel = Channel::dialled(stream, context.clone(), key);
+            channel.dialled_at = Some(peer.addr);
+            Ok(channel)
+        }
         Err(OpenError::Timeout { timeout, .. }) => {
             Err(ExchangeError::Timeout { peer: peer.clone(), timeout })
         }
@@ -347,7 +359,7 @@ pub(crate) async fn stream_ping<T: Transport>(
     context: &StreamContext,
     peer: &Peer,
     sequence: u32,
-    source: std::net::SocketAddr,
+    source: SocketAddr,
     within: Duration,
 ) -> Result<StreamResponse, ExchangeError> {
     let exchange = async {

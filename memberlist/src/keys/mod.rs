@@ -57,7 +57,8 @@ impl<'m, T: Transport> Keys<'m, T> {
         Some(Self { inner, local, forced: false })
     }
 
-    /// The same without the checks that keep members from being cut off.
+    /// The same without the checks that keep members from being cut off, for [`activate`](Self::activate)
+    /// and [`remove`](Self::remove). A rotation leaves nobody behind in any case.
     #[must_use]
     pub fn forced(self) -> Self {
         Self { forced: true, ..self }
@@ -237,7 +238,12 @@ impl<'m, T: Transport> Keys<'m, T> {
     }
 
     async fn ask_one(&self, request: &KeyRequest, peer: &Peer) -> Result<Vec<HeldKey>, KeyFailure> {
-        serve::ask(&*self.inner.transport, &self.inner.context, peer, None, request).await
+        let (transport, context) = (&*self.inner.transport, &self.inner.context);
+        let asked = serve::ask(transport, context, peer, None, request).await;
+        if let Err(KeyFailure::Exchange(error)) = &asked {
+            self.inner.count_layer_fault(Some(error)).await;
+        }
+        asked
     }
 
     fn live(&self) -> BTreeMap<NodeId, Member> {
