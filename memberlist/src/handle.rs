@@ -425,7 +425,8 @@ impl<T: Transport> Memberlist<T> {
     /// Sends bytes to one member over a stream, and waits until they are in the queue of its
     /// application: one that is slow holds the sender back. What the application does with them is
     /// not known, and the receiver is not told who sent them: put a name into the payload where that
-    /// matters. At most 20 MiB.
+    /// matters. Somebody who has kept the stream can deliver it again, with encryption for as long as
+    /// its key is installed: number the messages where that matters. At most 20 MiB.
     ///
     /// # Errors
     /// If it could not be reached or did not confirm; it may have the message all the same.
