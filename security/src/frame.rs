@@ -224,7 +224,8 @@ pub(crate) fn seal_frame_checked(
 }
 
 /// Opens the sealed message of a frame in place and gives the part of it that is the content, which
-/// may be empty, and the key that opened it. `message` is what follows the header, all of it; for `accept_v0` see [`open`].
+/// may be empty, and the key that opened it. `message` is what follows the header, all of it; for
+/// `accept_v0` see [`open`](crate::open).
 ///
 /// # Errors
 /// [`FrameError::WrongLength`] if `message` is not as long as the header says, [`FrameError::Open`]
