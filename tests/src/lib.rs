@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod events;
 pub mod filter;
 mod instantiate;
+pub mod keys;
 pub mod scenarios;
 pub mod transports;
 pub mod wait;

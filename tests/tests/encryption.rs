@@ -8,43 +8,15 @@ use std::time::Duration;
 
 use memberlist::net::NetTransport;
 use memberlist::protocol::DropReason;
-use memberlist::security::{Fingerprint, KeySize, Keyring, KeyringFile, SecretKey};
+use memberlist::security::{KeySize, KeyringFile, SecretKey};
 use memberlist::{
-    Builder, Config, Encryption, ExchangeError, InboundLabel, JoinError, KeyFailure, Keys,
-    KeysError, NodeState,
+    Builder, Config, Encryption, ExchangeError, InboundLabel, JoinError, KeyFailure, KeysError,
+    NodeState,
 };
 use memberlist_tests::cluster::{join_all, until_state};
+use memberlist_tests::keys::{Node, encrypted, held, key, keyring, keys, name};
 use memberlist_tests::wait::until_async;
-use memberlist_tests::{Cluster, FilterTransport, TestNode, agree, quick, until};
-
-type Node = TestNode<NetTransport>;
-
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_bytes(&[n; 32]).unwrap()
-}
-
-fn name(n: u8) -> Fingerprint {
-    key(n).fingerprint()
-}
-
-fn keyring(keys: &[u8]) -> Keyring {
-    let mut keys = keys.iter().map(|n| key(*n));
-    Keyring::with_keys(keys.next().unwrap(), keys).unwrap()
-}
-
-fn encrypted(name: &str, keys: &[u8]) -> Config {
-    let mut config = quick(name);
-    config.encryption = Some(Encryption::new(keyring(keys)));
-    config
-}
-
-fn keys(node: &Node) -> Keys<'_, FilterTransport<NetTransport>> {
-    node.keys().unwrap()
-}
-
-fn held(node: &Node) -> Vec<Fingerprint> {
-    keys(node).local().iter().map(|info| info.fingerprint).collect()
-}
+use memberlist_tests::{Cluster, agree, quick, until};
 
 /// Why a join failed, at its only address.
 fn reason(error: &JoinError) -> &ExchangeError {

@@ -3,43 +3,13 @@
 use std::time::Duration;
 
 use memberlist::net::NetTransport;
-use memberlist::security::{
-    FRAME_HEAD, Fingerprint, Keyring, Label, SecretKey, Version, seal_frame,
-};
-use memberlist::{Builder, Config, Encryption, Keys, NodeState};
+use memberlist::security::{FRAME_HEAD, Label, Version, seal_frame};
+use memberlist::{Builder, Encryption, NodeState};
 use memberlist_tests::cluster::{join_all, until_state};
-use memberlist_tests::{Cluster, FilterTransport, TestNode, quick, until};
+use memberlist_tests::keys::{Node, encrypted, held, key, keyring, keys, name};
+use memberlist_tests::{Cluster, quick, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-type Node = TestNode<NetTransport>;
-
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_bytes(&[n; 32]).unwrap()
-}
-
-fn name(n: u8) -> Fingerprint {
-    key(n).fingerprint()
-}
-
-fn keyring(keys: &[u8]) -> Keyring {
-    let mut keys = keys.iter().map(|n| key(*n));
-    Keyring::with_keys(keys.next().unwrap(), keys).unwrap()
-}
-
-fn encrypted(name: &str, keys: &[u8]) -> Config {
-    let mut config = quick(name);
-    config.encryption = Some(Encryption::new(keyring(keys)));
-    config
-}
-
-fn keys(node: &Node) -> Keys<'_, FilterTransport<NetTransport>> {
-    node.keys().unwrap()
-}
-
-fn held(node: &Node) -> Vec<Fingerprint> {
-    keys(node).local().iter().map(|info| info.fingerprint).collect()
-}
 
 /// The bytes of a stream with one sealed message, as somebody on the way would have seen them.
 fn captured(keys: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
