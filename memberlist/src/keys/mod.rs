@@ -160,7 +160,8 @@ impl<'m, T: Transport> Keys<'m, T> {
     /// Replaces all keys by this one: installs it on every live member, activates it on every one when
     /// all have it, removes the others when all seal with it. Before that it waits for one
     /// [`probe_interval`](memberlist_protocol::Config::probe_interval), in which what was sealed before
-    /// arrives. Members that join meanwhile are brought along. Stopped in the middle, it loses nobody; called again with the same key, it goes on.
+    /// arrives. Members that join meanwhile are brought along. Stopped in the middle, it loses nobody;
+    /// called again with the same key, it goes on.
     ///
     /// # Errors
     /// [`KeysError::Incomplete`] with the last report if a live member could not be brought along: it
@@ -185,12 +186,12 @@ impl<'m, T: Transport> Keys<'m, T> {
                 (KeyRequest::Install(key.clone()), missing)
             } else if !behind.is_empty() {
                 (KeyRequest::Activate(name), behind)
-            } else if let (Some(_), false) = (report.other_key(&name), settled) {
-                tokio::time::sleep(self.inner.config.protocol.probe_interval).await;
-                settled = true;
-                continue;
-            } else if let Some((old, holders)) = report.other_key(&name) {
-                (KeyRequest::Remove(old), holders)
+            } else if let Some((other, holders)) = report.other_key(&name) {
+                if !std::mem::replace(&mut settled, true) {
+                    tokio::time::sleep(self.inner.config.protocol.probe_interval).await;
+                    continue;
+                }
+                (KeyRequest::Remove(other), holders)
             } else {
                 return Ok(report);
             };

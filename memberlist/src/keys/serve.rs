@@ -194,7 +194,10 @@ async fn save(keys: &Keys) -> Result<(), KeyFailure> {
     let error = match saved {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
+        Err(panicked) => {
+            keys.unsaved.store(true, Ordering::Relaxed);
+            panicked.to_string()
+        }
     };
     warn!(
         error,

@@ -18,7 +18,7 @@ use super::event::Death;
 use super::members::Record;
 use super::push_pull::Purpose;
 use super::{Event, Membership, OperationId, StreamRequestKind};
-use crate::node::{Node, NodeId, NodeState, Peer};
+use crate::node::{Node, NodeId, NodeState, Peer, canonical};
 use crate::wire::stream::{RemoteRecord, RemoteState};
 
 impl Membership {
@@ -121,5 +121,5 @@ impl Membership {
 /// of the one that is known here.
 fn begins_anew(ours: &Record, theirs: &RemoteRecord) -> bool {
     ours.state().is_live()
-        && (ours.node.addr != theirs.node.addr || ours.incarnation > theirs.incarnation)
+        && (ours.node.addr != canonical(theirs.node.addr) || ours.incarnation > theirs.incarnation)
 }

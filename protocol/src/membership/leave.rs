@@ -6,11 +6,10 @@
 //! answers pings, and tells whoever goes on asking that it has left.
 //!
 //! Departures from Go: there, a node that has left goes on judging others, though nobody tells it of
-//! refutations, and what it believed at the time is still in its queue when it comes back. And a
-//! process that was started again may leave before it has heard of its earlier
-//! life, at an incarnation below what the others know. To them that is old news, and since it still
-//! answers pings, they would keep it for ever. They tell it what they know, as an accusation, and it
-//! says farewell there.
+//! refutations, and what it believed at the time is still in its queue. And a process that was
+//! started again may leave before it has heard of its earlier life, at an incarnation below what the
+//! others know. To them that is old news, and since it still answers pings, they would keep it for
+//! ever. They tell it what they know, as an accusation, and it says farewell there.
 
 use std::time::Instant;
 

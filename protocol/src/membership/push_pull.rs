@@ -20,7 +20,7 @@ use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
-use crate::node::{Node, NodeState, Peer, Versions};
+use crate::node::{Node, NodeState, Peer, Versions, canonical};
 use crate::stats::DropReason;
 use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
@@ -359,7 +359,7 @@ impl Membership {
     /// Whether the name is in use at another address than the record's.
     fn lives_elsewhere(&self, node: &Node) -> bool {
         (self.members.get(node.id.as_str()))
-            .is_some_and(|known| known.state().is_live() && known.node.addr != node.addr)
+            .is_some_and(|known| known.state().is_live() && known.node.addr != canonical(node.addr))
     }
 
     /// Every live node's current version must lie in the range that all live nodes of both sides
