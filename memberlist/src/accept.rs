@@ -77,21 +77,23 @@ where
         Err(StreamFault::Layer(error)) => {
             server.context.layers.warn(peer.addr, "stream", &error);
             server.count(error.reason()).await;
-            let told = server.refuse(&mut channel, &error).await;
-            told.and(Err(error.into()))
+            server.refuse(&mut channel, &error).await.and(Err(error.into()))
         }
         Err(StreamFault::Content(error)) => {
             server.count(error.reason()).await;
             // Tell a peer that speaks the same format what is wrong with it, as Go does.
             let refusal = MessageFrames::error(server.context.format, &error.to_string());
-            let told = channel.send(refusal).await;
-            told.and(Err(error.into()))
+            channel.send(refusal).await.and(Err(error.into()))
         }
         Err(fault) => Err(fault),
     };
-    match outcome {
-        Ok(()) => drop(channel.finish().await),
-        Err(fault) => debug!(%peer, %fault, "stream ended early"),
+    let finished = match &outcome {
+        Ok(()) => channel.finish().await,
+        Err(StreamFault::Layer(_) | StreamFault::Content(_)) => channel.finish_refused().await,
+        Err(_) => Ok(()),
+    };
+    if let Err(fault) = outcome.and(finished) {
+        debug!(%peer, %fault, "stream ended early");
     }
 }
 

@@ -35,6 +35,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// streams.
 const FREE_BYTES: usize = 64 * 1024;
 
+/// What a refused peer may still send before the stream is closed.
+const MAX_DRAINED_BYTES: usize = 1 << 20;
+
 /// What a decoded node costs beside its bytes on the wire.
 const NODE_BYTES: usize = 200;
 
@@ -210,6 +213,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             .await
             .map_err(|_| self.stalled())??;
         Ok(())
+    }
+
+    /// Says that nothing more will be written, then reads and forgets what a refused peer still sends,
+    /// until it closes the stream, for a while and up to a limit. To close TCP with bytes unread
+    /// resets it, and a reset takes the answer with it (RFC 1122 section 4.2.2.13).
+    pub(crate) async fn finish_refused(&mut self) -> Result<(), StreamFault> {
+        self.finish().await?;
+        let (mut buf, mut drained) = (vec![0; READ_BYTES], 0);
+        let drain = async {
+            while drained < MAX_DRAINED_BYTES {
+                match self.stream.read(&mut buf).await? {
+                    0 => break,
+                    len => drained += len,
+                }
+            }
+            Ok(())
+        };
+        timeout(self.context.timeout, drain).await.unwrap_or(Ok(()))
     }
 
     /// Reads one message; `Eof` if the peer closed the stream before its first byte.

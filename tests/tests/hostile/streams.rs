@@ -145,6 +145,22 @@ async fn every_attack_ends() {
     newcomer_joins(&cluster, &nodes).await;
 }
 
+/// A peer that is refused in the middle of what it says hears why: closing the connection while some
+/// of it is unread would reset it, and the answer could be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_outlives_what_was_not_read() {
+    let cluster = memberlist_tests::Cluster::<memberlist::net::NetTransport>::new();
+    let victim = cluster.node("victim").await;
+    let refused = record(6, &[0, 0, 0, 0, 1, 99]);
+    for said in [[&refused[..], &[7; 256 << 10]].concat(), b"GET / HTTP/1.1\r\n".repeat(16 << 10)] {
+        let mut stream = TcpStream::connect(victim.addr()).await.unwrap();
+        stream.write_all(&said).await.unwrap();
+        let mut answer = Vec::new();
+        within("the end of the answer", stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(!answer.is_empty());
+    }
+}
+
 /// No more streams are served than the limit; the others are closed at once and counted. Once there
 /// is room again, joins work again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
