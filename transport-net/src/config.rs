@@ -34,12 +34,8 @@ pub struct NetConfig {
     /// was bound. Set it behind NAT or a port mapping.
     ///
     /// Default `None`: the first of `bind_addrs` as it was bound, or, if that is a wildcard like
-    /// `0.0.0.0`, an address of this machine's interfaces that are up, by these rules in turn:
-    /// 1. of the wildcard's IP version; a dual-stack `[::]` takes any, and IPv4 before IPv6 where
-    ///    the next rule leaves a choice;
-    /// 2. private (RFC 1918, or fc00::/7) before public, public before loopback; link-local never;
-    /// 3. the address from which the default route leaves, if it is among those left;
-    /// 4. the first in the system's order.
+    /// `0.0.0.0`, an address of this machine, by the rules of
+    /// [`ip::advertise_addr`](memberlist_transport::ip::advertise_addr): private before public.
     ///
     /// On a machine with several networks set it, rather than trust these rules.
     pub advertise_addr: Option<SocketAddr>,

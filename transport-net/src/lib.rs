@@ -14,12 +14,10 @@
 //! Nothing is encrypted or authenticated here: a source address is what the packet's header says.
 //! The allow-list ([`NetConfig::allowed`]) keeps accidents out, not attackers who forge addresses.
 
-mod advertise;
 mod config;
 mod error;
 mod sockets;
 mod stats;
-mod stream;
 mod tcp;
 mod transport;
 mod udp;
@@ -29,5 +27,4 @@ pub use ipnet::IpNet;
 pub use config::NetConfig;
 pub use error::BindError;
 pub use stats::NetStats;
-pub use stream::NetStream;
-pub use transport::NetTransport;
+pub use transport::{NetStream, NetTransport};

@@ -4,7 +4,8 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use memberlist_transport::canonical_addr;
-use socket2::{Domain, Protocol, Socket, Type};
+use memberlist_transport::ip::{self, Local};
+use socket2::{Protocol, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{BindError, NetConfig};
@@ -14,15 +15,6 @@ const PORT_ATTEMPTS: u32 = 10;
 
 /// Connections that the system completes before they are accepted.
 const LISTEN_BACKLOG: i32 = 1024;
-
-/// Where one address is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Local {
-    /// As bound, with the port that was found.
-    pub(crate) addr: SocketAddr,
-    /// Whether this is an IPv6 socket that carries IPv4 too.
-    pub(crate) dual_stack: bool,
-}
 
 #[derive(Debug)]
 pub(crate) struct Udp {
@@ -103,17 +95,8 @@ fn is_taken(error: &BindError) -> bool {
     matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
-fn new_socket(local: Local, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(local.addr), kind, Some(protocol))?;
-    if local.addr.is_ipv6() {
-        socket.set_only_v6(!local.dual_stack)?;
-    }
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 fn listen(local: Local) -> io::Result<TcpListener> {
-    let socket = new_socket(local, Type::STREAM, Protocol::TCP)?;
+    let socket = ip::new_socket(local, Type::STREAM, Protocol::TCP)?;
     // So that a restarted node gets its port though old connections linger. On Windows the option
     // means something else: to take a port that another process uses.
     #[cfg(unix)]
@@ -124,21 +107,9 @@ fn listen(local: Local) -> io::Result<TcpListener> {
 }
 
 fn bind_udp(local: Local, config: &NetConfig) -> io::Result<(UdpSocket, usize)> {
-    let socket = new_socket(local, Type::DGRAM, Protocol::UDP)?;
-    ask_by_halves(config.udp_recv_buffer_bytes, |bytes| socket.set_recv_buffer_size(bytes));
-    ask_by_halves(config.udp_send_buffer_bytes, |bytes| socket.set_send_buffer_size(bytes));
-    let recv_buffer_bytes = socket.recv_buffer_size()?;
-    socket.bind(&local.addr.into())?;
-    Ok((UdpSocket::from_std(socket.into())?, recv_buffer_bytes))
-}
-
-/// Asks for `bytes`, then half of it and so on, until the system agrees. If it never does, its own
-/// choice is as good.
-fn ask_by_halves(bytes: usize, ask: impl Fn(usize) -> io::Result<()>) {
-    let mut bytes = bytes;
-    while bytes > 0 && ask(bytes).is_err() {
-        bytes /= 2;
-    }
+    let buffers = (config.udp_recv_buffer_bytes, config.udp_send_buffer_bytes);
+    let (socket, recv_buffer_bytes) = ip::bind_udp(local, buffers.0, buffers.1)?;
+    Ok((UdpSocket::from_std(socket)?, recv_buffer_bytes))
 }
 
 /// The first of the best: see [`NetConfig::bind_addrs`].
@@ -165,8 +136,6 @@ fn native_form(local: Local, to: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
 
     fn local(addr: &str) -> Local {
@@ -202,21 +171,5 @@ mod tests {
         let to: SocketAddr = "10.0.0.9:7".parse().unwrap();
         assert_eq!(native_form(local("[::]:1"), to).to_string(), "[::ffff:10.0.0.9]:7");
         assert_eq!(native_form(local("0.0.0.0:1"), to), to);
-    }
-
-    #[test]
-    fn buffers_are_asked_for_by_halves() {
-        let asked = RefCell::new(Vec::new());
-        let up_to = |limit| {
-            let asked = &asked;
-            move |bytes| {
-                asked.borrow_mut().push(bytes);
-                if bytes > limit { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
-            }
-        };
-        ask_by_halves(100, up_to(30));
-        assert_eq!(asked.take(), [100, 50, 25]);
-        ask_by_halves(3, up_to(0));
-        assert_eq!(asked.take(), [3, 1]);
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use memberlist_transport::{OpenError, RecvError, canonical_addr};
+use memberlist_transport::{OpenError, RecvError, StreamTimeouts, TimedStream, canonical_addr};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::stream::NetStream;
+use crate::NetStream;
 use crate::transport::{Shared, keep_waker, lock, read};
 
 /// The pause after an error that is not one connection's, such as too many open files; doubled for
@@ -114,8 +114,15 @@ impl Shared {
         // Fails only if the connection is broken already, which its reader will find out.
         let _ = tcp.set_nodelay(true);
         self.counters.streams_accepted.add_one();
+        Some((self.stream(tcp, self.config.stream_timeout).holding(slot), from))
+    }
+
+    fn stream(&self, tcp: TcpStream, total: Option<Duration>) -> NetStream {
+        let (read, write) = (self.config.read_timeout, self.config.write_timeout);
         let counters = Arc::clone(&self.counters);
-        Some((NetStream::inbound(tcp, &self.config, counters, slot), from))
+        TimedStream::new(tcp, StreamTimeouts { read, write, total }, move || {
+            counters.streams_timed_out.add_one();
+        })
     }
 
     pub(crate) async fn dial(
@@ -131,8 +138,7 @@ impl Shared {
         let failed = match dialled {
             Ok(Ok(tcp)) => {
                 self.counters.streams_opened.add_one();
-                let counters = Arc::clone(&self.counters);
-                return Ok(NetStream::outbound(tcp, &self.config, counters));
+                return Ok(self.stream(tcp, None));
             }
             Ok(Err(source)) => OpenError::Io { to, source },
             Err(_) => OpenError::Timeout { to, timeout: within },

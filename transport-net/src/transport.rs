@@ -8,16 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use memberlist_transport::ip::advertise_addr;
 use memberlist_transport::{
-    Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
+    Destination, OpenError, RecvError, SendError, Source, TimedStream, Transport, canonical_addr,
 };
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
-use crate::advertise::advertise_addr;
 use crate::sockets::Sockets;
 use crate::stats::Counters;
 use crate::tcp::Acceptor;
-use crate::{BindError, NetConfig, NetStats, NetStream};
+use crate::{BindError, NetConfig, NetStats};
+
+/// A stream of [`NetTransport`]: a TCP connection that waits no longer than set by
+/// [`read_timeout`](NetConfig::read_timeout), [`write_timeout`](NetConfig::write_timeout) and, if
+/// the peer opened it, [`stream_timeout`](NetConfig::stream_timeout).
+pub type NetStream = TimedStream<TcpStream>;
 
 /// Packets by UDP and streams by TCP, on one port.
 ///
@@ -53,7 +59,8 @@ impl NetTransport {
         let sockets = Sockets::open(&config)?;
         let local_addrs: Vec<_> = sockets.udp.iter().map(|udp| udp.local.addr).collect();
         let first = sockets.udp.first().ok_or(BindError::NoBindAddress)?.local;
-        let advertise_addr = advertise_addr(config.advertise_addr.map(canonical_addr), first)?;
+        let advertise_addr = advertise_addr(config.advertise_addr.map(canonical_addr), first)
+            .map_err(BindError::Interfaces)?;
         let inbound_slots = config.max_inbound_streams.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             shared: Arc::new(Shared {

@@ -5,15 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use if_addrs::{IfOperStatus, get_if_addrs};
 
-use crate::BindError;
-use crate::sockets::Local;
+use super::Local;
 
-/// The address to advertise for a transport whose first socket is `bound`; the rules are those of
-/// [`NetConfig::advertise_addr`](crate::NetConfig::advertise_addr).
-pub(crate) fn advertise_addr(
-    wanted: Option<SocketAddr>,
-    bound: Local,
-) -> Result<SocketAddr, BindError> {
+/// The address to advertise for a transport whose first socket is `bound`.
+///
+/// That is `wanted`, if given, with the port that was bound in the place of port 0. Otherwise it is
+/// `bound`, or, if that is a wildcard like `0.0.0.0`, an address of this machine's interfaces that
+/// are up, by these rules in turn:
+/// 1. of the wildcard's IP version; a dual-stack `[::]` takes any, and IPv4 before IPv6 where the
+///    next rule leaves a choice;
+/// 2. private (RFC 1918, or fc00::/7) before public, public before loopback; link-local never;
+/// 3. the address from which the default route leaves, if it is among those left;
+/// 4. the first in the system's order.
+///
+/// # Errors
+/// If the system does not tell its interfaces.
+pub fn advertise_addr(wanted: Option<SocketAddr>, bound: Local) -> io::Result<SocketAddr> {
     let port = bound.addr.port();
     if let Some(mut addr) = wanted {
         if addr.port() == 0 {
@@ -24,7 +31,7 @@ pub(crate) fn advertise_addr(
     if !bound.addr.ip().is_unspecified() {
         return Ok(bound.addr);
     }
-    let interfaces = interface_ips().map_err(BindError::Interfaces)?;
+    let interfaces = interface_ips()?;
     let routes = [default_route_v4(), default_route_v6()];
     let ip = choose(bound, &interfaces, &routes.map(|route| route.ok()));
     Ok(SocketAddr::new(ip, port))

@@ -1,64 +1,65 @@
-//! A TCP connection that does not wait for ever.
+//! A byte pipe that does not wait for ever.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::NetConfig;
-use crate::stats::Counters;
+/// How long a [`TimedStream`] waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamTimeouts {
+    /// How long a read may wait for a byte, from the first read that waits; `read_timeout` in errors.
+    pub read: Duration,
+    /// How long a write may wait for room, from the first write that waits; `write_timeout` in errors.
+    pub write: Duration,
+    /// How long the stream may last in all, if there is a limit; `stream_timeout` in errors.
+    pub total: Option<Duration>,
+}
 
-/// A stream of [`NetTransport`](crate::NetTransport): a TCP connection whose reads and writes fail
-/// with [`io::ErrorKind::TimedOut`] when they wait too long, as set by
-/// [`read_timeout`](NetConfig::read_timeout), [`write_timeout`](NetConfig::write_timeout) and, if
-/// the peer opened it, [`stream_timeout`](NetConfig::stream_timeout).
+/// A stream whose reads and writes fail with [`io::ErrorKind::TimedOut`] when they wait too long, or
+/// when the whole has lasted too long: what a transport hands out, so that a peer which stalls holds
+/// nothing for ever.
 ///
 /// The time is looked at while the stream is read or written, not otherwise: one that is neither
 /// used nor dropped stays.
-pub struct NetStream {
+pub struct TimedStream<S> {
     // Before `_slot`, so that the connection is closed when another may take its place.
-    tcp: TcpStream,
+    inner: S,
     reading: Patience,
     writing: Patience,
     /// When the stream must be over, if it has such a limit.
     ends: Option<Instant>,
-    timed_out: bool,
-    counters: Arc<Counters>,
-    /// This stream's place among the inbound ones.
+    on_timeout: Option<Box<dyn FnOnce() + Send>>,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
-impl NetStream {
-    /// A stream that this node dialled.
-    pub(crate) fn outbound(tcp: TcpStream, config: &NetConfig, counters: Arc<Counters>) -> Self {
+impl<S> TimedStream<S> {
+    /// Calls `on_timeout` when it times out for the first time.
+    pub fn new(
+        inner: S,
+        timeouts: StreamTimeouts,
+        on_timeout: impl FnOnce() + Send + 'static,
+    ) -> Self {
         Self {
-            tcp,
-            reading: Patience::new(config.read_timeout),
-            writing: Patience::new(config.write_timeout),
-            ends: None,
-            timed_out: false,
-            counters,
+            inner,
+            reading: Patience::new(timeouts.read),
+            writing: Patience::new(timeouts.write),
+            ends: timeouts.total.and_then(|limit| Instant::now().checked_add(limit)),
+            on_timeout: Some(Box::new(on_timeout)),
             _slot: None,
         }
     }
 
-    /// A stream that a peer dialled.
-    pub(crate) fn inbound(
-        tcp: TcpStream,
-        config: &NetConfig,
-        counters: Arc<Counters>,
-        slot: OwnedSemaphorePermit,
-    ) -> Self {
-        let ends = config.stream_timeout.and_then(|limit| Instant::now().checked_add(limit));
-        Self { ends, _slot: Some(slot), ..Self::outbound(tcp, config, counters) }
+    /// Holds this place among the streams until it is dropped.
+    #[must_use]
+    pub fn holding(self, slot: OwnedSemaphorePermit) -> Self {
+        Self { _slot: Some(slot), ..self }
     }
 
     /// `Err` once the whole stream has lasted too long.
@@ -72,9 +73,8 @@ impl NetStream {
     }
 
     fn time_out(&mut self, text: &'static str) -> io::Error {
-        if !self.timed_out {
-            self.timed_out = true;
-            self.counters.streams_timed_out.add_one();
+        if let Some(told) = self.on_timeout.take() {
+            told();
         }
         io::Error::new(io::ErrorKind::TimedOut, text)
     }
@@ -95,13 +95,13 @@ impl NetStream {
     }
 }
 
-impl fmt::Debug for NetStream {
+impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NetStream").field("tcp", &self.tcp).finish_non_exhaustive()
+        f.debug_struct("TimedStream").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for NetStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,7 +109,7 @@ impl AsyncRead for NetStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check_end()?;
-        let outcome = Pin::new(&mut this.tcp).poll_read(cx, buf);
+        let outcome = Pin::new(&mut this.inner).poll_read(cx, buf);
         if outcome.is_ready() {
             this.reading.satisfied();
             return outcome;
@@ -120,7 +120,7 @@ impl AsyncRead for NetStream {
     }
 }
 
-impl AsyncWrite for NetStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl AsyncWrite for NetStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check_end()?;
-        let outcome = Pin::new(&mut this.tcp).poll_write(cx, data);
+        let outcome = Pin::new(&mut this.inner).poll_write(cx, data);
         this.watch_write(cx, outcome)
     }
 
@@ -139,20 +139,20 @@ impl AsyncWrite for NetStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check_end()?;
-        let outcome = Pin::new(&mut this.tcp).poll_write_vectored(cx, parts);
+        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, parts);
         this.watch_write(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 
