@@ -5,11 +5,12 @@
 //!
 //! - [`Transport`] is the trait, and its documentation is the contract an implementation signs.
 //! - [`memory`] is a network inside the process, with delay, loss and partitions, for tests.
-//! - [`ip`] and [`TimedStream`] are what transports over IP sockets share.
+//! - [`ip`], [`TimedStream`] and [`counters!`] are what transports over IP sockets share.
 //! - [`conformance`] checks the contract against any implementation.
 
 mod addr;
 pub mod conformance;
+mod counters;
 mod error;
 pub mod ip;
 pub mod memory;
@@ -17,6 +18,7 @@ mod timed_stream;
 mod transport;
 
 pub use addr::canonical_addr;
+pub use counters::Counter;
 pub use error::{OpenError, RecvError, SendError};
 pub use timed_stream::{StreamTimeouts, TimedStream};
 pub use transport::{Destination, Source, Transport};
