@@ -475,7 +475,7 @@ impl Membership {
         let config = &self.config;
         let packet = config.wire_format.packet_overhead(self.checksum);
         let framing = packet + config.wire_format.part_overhead();
-        config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)
+        self.assured_packet_bytes.saturating_sub(framing + self.outer_overhead)
     }
 
     /// What is queued must be sendable: it would wait for ever, and the tick with it.
@@ -498,7 +498,7 @@ impl Membership {
         let packet = config.wire_format.packet_overhead(self.checksum);
         // Kind, and a length of up to three bytes.
         let framing = packet + config.wire_format.part_overhead() + 4;
-        config.max_packet_bytes.saturating_sub(framing + self.outer_overhead)
+        self.assured_packet_bytes.saturating_sub(framing + self.outer_overhead)
     }
 
     /// The largest user broadcast in bytes that fits a packet.

@@ -244,6 +244,8 @@ pub struct Membership {
     reconnect_timer: Option<TimerKey>,
     /// What the outer layers add to a packet, in bytes.
     outer_overhead: usize,
+    /// What fits to every peer at any time.
+    assured_packet_bytes: usize,
     /// Whether packets carry one.
     checksum: bool,
 
@@ -296,6 +298,7 @@ impl Membership {
         let mut machine = Self {
             awareness: Awareness::new(config.awareness_max_multiplier),
             tombstones: Tombstones::new(config.max_tombstones, rng.random()),
+            assured_packet_bytes: config.max_packet_bytes,
             config,
             app,
             rng,
@@ -424,6 +427,9 @@ impl Membership {
                 self.repeat_farewell(suspect, now);
                 self.suspect(suspect, None, now);
             }
+            Message::Alive(alive) if self.poses_as(from, alive.node, alive.addr) => {
+                self.drop(DropReason::IdentityMismatch);
+            }
             Message::Alive(alive) => self.alive(alive, now),
             Message::Dead(dead) => {
                 self.answer_old_farewell(from, dead, answers, now);
@@ -476,6 +482,14 @@ impl Membership {
     pub fn set_outer_layers(&mut self, overhead_bytes: usize, authenticate: bool) {
         self.outer_overhead = overhead_bytes;
         self.checksum = self.config.checksum && !authenticate;
+        self.drop_what_fits_no_packet();
+    }
+
+    /// Tells how large a packet fits to every peer at any time, if the limit differs from peer to peer:
+    /// what waits to be sent to anybody must fit it. Until then, and at most,
+    /// [`Config::max_packet_bytes`].
+    pub fn set_assured_packet_bytes(&mut self, bytes: usize) {
+        self.assured_packet_bytes = bytes.min(self.config.max_packet_bytes);
         self.drop_what_fits_no_packet();
     }
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::event::{FailedProbe, OperationId, RelayOutcome, StreamOutcome};
 use super::gossip::Outgoing;
 use super::push_pull::Purpose as ExchangePurpose;
+use super::relay::not_from;
 use super::timer::{Timer, TimerKey};
 use super::{Event, Membership, StreamRequestKind};
 use crate::message::{Ack, Suspect};
@@ -57,6 +58,13 @@ struct Relay {
     /// It knows nacks and was asked for one.
     wants_nack: bool,
     nacked: bool,
+}
+
+impl Relay {
+    /// At its address, and of its name where the transport has verified one.
+    fn is(&self, from: &Peer) -> bool {
+        self.node.addr == from.addr && from.name.as_ref().is_none_or(|name| *name == self.node.id)
+    }
 }
 
 impl Membership {
@@ -202,17 +210,18 @@ impl Membership {
 
     /// Whether this ack is for the running probe (and then it has been dealt with).
     pub(super) fn probe_acked(&mut self, from: &Peer, ack: &Ack<'_>, now: Instant) -> bool {
-        let lenient = !self.config.verify_ack_source;
-        let Some(probe) = self.probe.as_mut().filter(|p| p.sequence == ack.sequence) else {
+        let Some(probe) = self.probe.as_ref().filter(|p| p.sequence == ack.sequence) else {
             return false;
         };
-        let direct = lenient || from.addr == probe.node.addr;
-        let relayed = probe.relays.iter().any(|relay| relay.node.addr == from.addr);
-        if !direct && !relayed {
-            probe.stray_ack = Some(from.addr);
-            self.drop(DropReason::AckFromStranger);
+        if !self.is_asked(from, probe) {
+            let reason = not_from(from, probe.node.addr);
+            if let Some(probe) = &mut self.probe {
+                probe.stray_ack = Some(from.addr);
+            }
+            self.drop(reason);
             return true;
         }
+        let Some(probe) = self.probe.as_ref() else { return true };
         if probe.timeout.is_some() {
             self.stats.probes_acked_direct += 1;
             let rtt = now.saturating_duration_since(probe.sent_at);
@@ -227,11 +236,17 @@ impl Membership {
         true
     }
 
+    /// Whether an ack may come from there: the probed node, or one that was asked to ping it.
+    fn is_asked(&self, from: &Peer, probe: &Probe) -> bool {
+        self.is_from(from, &Peer::named(probe.node.addr, probe.node.id.clone()))
+            || probe.relays.iter().any(|relay| relay.is(from))
+    }
+
     pub(super) fn probe_nacked(&mut self, from: &Peer, sequence: u32) {
         let Some(probe) = self.probe.as_mut().filter(|p| p.sequence == sequence) else {
             return self.drop(DropReason::UnexpectedAck);
         };
-        match probe.relays.iter_mut().find(|relay| relay.node.addr == from.addr) {
+        match probe.relays.iter_mut().find(|relay| relay.is(from)) {
             Some(relay) => relay.nacked = true,
             None => self.drop(DropReason::AckFromStranger),
         }

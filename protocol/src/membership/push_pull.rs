@@ -94,6 +94,8 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Merge {
     peer: Peer,
+    /// Whether the peer's name is what the transport has verified, not what this node asked for.
+    verified: bool,
     join: Option<OperationId>,
     /// Whether it is a cluster's first exchange with another.
     joining: bool,
@@ -176,7 +178,7 @@ impl Membership {
                     self.stats.reconnects_succeeded += 1;
                 }
                 match self.check_merge(&peer, &state, join.is_some()) {
-                    Ok(()) => self.merge(peer, state, join, join.is_some(), now),
+                    Ok(()) => self.merge(peer, false, state, join, join.is_some(), now),
                     Err(error) => self.exchange_failed(peer, join, error),
                 }
             }
@@ -244,7 +246,8 @@ impl Membership {
             Some(state) => {
                 self.stats.push_pulls_served += 1;
                 let join = state.join;
-                self.merge(peer, state, None, join, now);
+                let verified = peer.name.is_some();
+                self.merge(peer, verified, state, None, join, now);
             }
             None => self.stats.push_pulls_failed += 1,
         }
@@ -253,6 +256,7 @@ impl Membership {
     fn merge(
         &mut self,
         peer: Peer,
+        verified: bool,
         state: RemoteState,
         join: Option<OperationId>,
         joining: bool,
@@ -269,7 +273,8 @@ impl Membership {
         }
         let total = state.nodes.len();
         let (records, user_state, _held) = (state.nodes.into(), state.user_state, state.held);
-        self.merges.push_back(Merge { peer, join, joining, records, user_state, total, _held });
+        let merge = Merge { peer, verified, join, joining, records, user_state, total, _held };
+        self.merges.push_back(merge);
         self.merge_slice(now);
     }
 
@@ -312,6 +317,11 @@ impl Membership {
             let Some(record) = merge.records.pop_front() else {
                 break;
             };
+            let node = &record.node;
+            if merge.verified && self.poses_as(&merge.peer, node.id.as_str(), node.addr) {
+                self.drop(DropReason::IdentityMismatch);
+                continue;
+            }
             if merge.join.is_some() {
                 self.catch_up(&record);
             }

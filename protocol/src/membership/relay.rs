@@ -51,7 +51,7 @@ impl Answers {
 /// A ping, other than that of the running probe, that waits for its ack.
 #[derive(Debug)]
 pub(super) struct PendingPing {
-    pub(super) target: SocketAddr,
+    pub(super) target: Peer,
     pub(super) expiry: TimerKey,
     pub(super) purpose: Purpose,
 }
@@ -67,6 +67,14 @@ pub(super) enum Purpose {
     Reconnect { member: NodeId },
     /// To let a reaped member refute; its refutation comes with the ack.
     AskToRefute,
+}
+
+/// Why an answer does not count that came from another than was asked at this address.
+pub(super) fn not_from(from: &Peer, asked: SocketAddr) -> DropReason {
+    match from.addr == asked && from.name.is_some() {
+        true => DropReason::IdentityMismatch,
+        false => DropReason::AckFromStranger,
+    }
 }
 
 impl Membership {
@@ -147,7 +155,7 @@ impl Membership {
         let sequence = self.next_sequence();
         let expiry = self.timers.arm(expiry, Timer::PingExpiry(sequence));
         let is_relay = matches!(purpose, Purpose::Relay { .. });
-        let pending = PendingPing { target: to.addr, expiry, purpose };
+        let pending = PendingPing { target: to.clone(), expiry, purpose };
         self.pending_pings.insert(sequence, pending);
         // What somebody else asked for carries no news: it would be spent on one member.
         let piggyback = accuse.is_none() && !is_relay;
@@ -170,8 +178,9 @@ impl Membership {
         let Some(pending) = self.pending_pings.get(&ack.sequence) else {
             return self.drop(DropReason::UnexpectedAck);
         };
-        if !self.is_from(from, pending.target) {
-            return self.drop(DropReason::AckFromStranger);
+        if !self.is_from(from, &pending.target) {
+            let reason = not_from(from, pending.target.addr);
+            return self.drop(reason);
         }
         let Some(pending) = self.pending_pings.remove(&ack.sequence) else {
             return;
@@ -273,9 +282,20 @@ impl Membership {
         }
     }
 
-    /// Whether a packet comes from the node at that address, as far as this is checked.
-    pub(super) fn is_from(&self, from: &Peer, asked: SocketAddr) -> bool {
-        !self.config.verify_ack_source || from.addr == asked
+    /// Whether a packet comes from whom it should: by the name that the transport has verified, if it
+    /// verifies any; else by its address, as far as that is checked.
+    pub(super) fn is_from(&self, from: &Peer, asked: &Peer) -> bool {
+        match (&from.name, &asked.name) {
+            (Some(verified), Some(asked)) => verified == asked,
+            _ => !self.config.verify_ack_source || from.addr == asked.addr,
+        }
+    }
+
+    /// Whether a peer whose name the transport has verified presents itself, by its own address, under
+    /// another name. What it says of others it may say.
+    pub(super) fn poses_as(&self, from: &Peer, node: &str, addr: SocketAddr) -> bool {
+        let another = from.name.as_ref().is_some_and(|verified| verified.as_str() != node);
+        another && canonical(addr) == from.addr
     }
 
     pub(super) fn take_answer(&mut self, answers: &mut Answers) -> bool {

@@ -224,6 +224,37 @@ fn who_proves_one_name_and_gives_another_is_not_listened_to() {
 }
 
 #[test]
+fn who_proves_one_name_answers_for_that_name_only() {
+    let mut one = One::knowing(quiet(), 3);
+    one.machine.handle_packet(&peer(1), &indirect(8, 2, 2), one.now).unwrap();
+    one.drain();
+    let sequence = one.sent_first(MessageKind::Ping).remove(0).sequence();
+    // Another node at the address of the one that was asked.
+    one.receive_from(&Peer::named(addr(2), id(3)), &[ack(sequence)]);
+    assert_eq!((one.sent().len(), one.drops(DropReason::IdentityMismatch)), (0, 1));
+    // The one that was asked, though it has moved.
+    one.receive_from(&Peer::named(addr(9), id(2)), &[ack(sequence)]);
+    assert_eq!(one.sent()[0].messages()[0], ack(8));
+}
+
+#[test]
+fn who_proves_one_name_is_nobody_else_at_its_own_address() {
+    let mut one = One::knowing(quiet(), 3);
+    let certified = Peer::named(addr(3), id(3));
+    one.receive_from(&certified, &[Message::Alive(alive("n7", 3, 1))]);
+    assert_eq!((one.state(7), one.drops(DropReason::IdentityMismatch)), (None, 1));
+    // Of third members it is believed, and so is its own new incarnation.
+    one.receive_from(
+        &certified,
+        &[Message::Alive(alive("n8", 8, 1)), Message::Alive(alive("n3", 3, 5))],
+    );
+    assert_eq!((one.state(8), one.incarnation(3)), (Some(NodeState::Alive), 5));
+    // Where nothing is verified, anybody may bring any news.
+    one.receive(3, &[Message::Alive(alive("n7", 3, 1))]);
+    assert_eq!(one.state(7), Some(NodeState::Alive));
+}
+
+#[test]
 fn a_machine_wants_no_more_than_its_limits_whatever_is_asked() {
     let mut config = quiet();
     config.max_relays = 8;

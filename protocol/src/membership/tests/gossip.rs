@@ -229,6 +229,26 @@ fn news_get_through_however_many_user_broadcasts_wait() {
     assert!(measure(&packet).user > 1000, "what news leave is theirs");
 }
 
+/// Where the limit differs from peer to peer, packets are as large as each takes, and what is queued
+/// fits all.
+#[test]
+fn what_is_queued_fits_the_smallest_packet() {
+    let mut one = One::knowing(quiet(), 3);
+    let before = one.machine.max_broadcast_bytes();
+    one.machine.set_assured_packet_bytes(1100);
+    let limit = one.machine.max_broadcast_bytes();
+    assert_eq!(before - limit, one.machine.config().max_packet_bytes - 1100);
+    let over = vec![1; limit + 1];
+    let refused = one.machine.broadcast(&over, Relation::Unique, Priority::Normal, one.now);
+    assert!(refused.is_err());
+    broadcast(&mut one, &over[1..], Priority::Normal);
+    one.machine.set_assured_packet_bytes(1000);
+    assert_eq!(one.drops(DropReason::TooLargeToSend), 1);
+    // More than the settings allow is not taken.
+    one.machine.set_assured_packet_bytes(9000);
+    assert_eq!(one.machine.max_broadcast_bytes(), before);
+}
+
 /// How many packets it takes under full load until a broadcast of the largest size goes out, while
 /// small ones of that priority keep coming.
 fn packets_until_the_largest(small: Option<Priority>) -> Option<u32> {
