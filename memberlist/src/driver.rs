@@ -143,6 +143,8 @@ impl<T: Transport> Driver<T> {
         };
         self.accepting.abort();
         self.streams.abort_all();
+        // Who waits hears of the end before its stream breaks with the transport.
+        self.commands.close();
         self.transport.close().await;
         // Everything the node holds is gone before the caller goes on.
         drop(self);

@@ -443,11 +443,12 @@ impl<T: Transport> Memberlist<T> {
         }
         let inner = &self.inner;
         tokio::select! {
+            biased;
+            () = inner.commands.closed() => Err(Closed.into()),
             sent = send_user_message(&*inner.transport, &inner.context, to, payload) => {
                 inner.count_layer_fault(sent.as_ref().err()).await;
                 Ok(sent?)
             }
-            () = inner.commands.closed() => Err(Closed.into()),
         }
     }
 

@@ -3,11 +3,13 @@
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use memberlist::Transport;
 use memberlist::memory::{MemoryNetwork, MemoryTransport};
 use memberlist::net::{NetConfig, NetTransport};
+use memberlist::quic::{QuicConfig, QuicTransport, TlsConfig};
 
 /// Why a transport could not be bound.
 pub type BindError = Box<dyn Error + Send + Sync>;
@@ -37,6 +39,26 @@ impl TestTransport for NetTransport {
 
     async fn bind((): &(), at: SocketAddr) -> Result<Self, BindError> {
         let mut config = NetConfig::new(at);
+        config.read_timeout = TRANSPORT_TIMEOUT;
+        config.write_timeout = TRANSPORT_TIMEOUT;
+        Ok(Self::bind(config)?)
+    }
+}
+
+/// The certificates of all clusters, as it takes time to make them. Names are not bound: one
+/// certificate serves all nodes.
+fn quic_tls() -> &'static TlsConfig {
+    static TLS: OnceLock<TlsConfig> = OnceLock::new();
+    TLS.get_or_init(|| TlsConfig::cluster_ca().unwrap().tls("node").unwrap())
+}
+
+impl TestTransport for QuicTransport {
+    type Network = ();
+
+    fn network() {}
+
+    async fn bind((): &(), at: SocketAddr) -> Result<Self, BindError> {
+        let mut config = QuicConfig::new(at, quic_tls().clone());
         config.read_timeout = TRANSPORT_TIMEOUT;
         config.write_timeout = TRANSPORT_TIMEOUT;
         Ok(Self::bind(config)?)

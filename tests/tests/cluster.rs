@@ -1,4 +1,4 @@
-//! Whole clusters: every scenario over UDP and TCP on loopback, and over the in-memory network,
+//! Whole clusters: every scenario over UDP and TCP and over QUIC on loopback, and over the in-memory network,
 //! where time jumps, so that it costs next to nothing.
 
 #[path = "cluster/addresses.rs"]
@@ -12,6 +12,15 @@ mod net {
     mod blocked_threads {
         use super::*;
         memberlist_tests::every_blocking_scenario!(NetTransport);
+    }
+}
+
+mod quic {
+    use memberlist::quic::QuicTransport;
+    memberlist_tests::every_scenario!(real QuicTransport);
+    mod blocked_threads {
+        use super::*;
+        memberlist_tests::every_blocking_scenario!(QuicTransport);
     }
 }
 

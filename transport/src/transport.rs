@@ -147,6 +147,13 @@ pub trait Transport: Send + Sync + 'static {
     /// The largest packet in bytes that can be sent to this peer now. It may change over time.
     fn max_packet_bytes(&self, to: &Destination) -> usize;
 
+    /// A size in bytes that [`max_packet_bytes`](Self::max_packet_bytes) is never below, to whichever
+    /// peer: what is to reach all must fit it. Constant. The default takes the limit to this node
+    /// itself, which suits transports with one limit for all.
+    fn assured_packet_bytes(&self) -> usize {
+        self.max_packet_bytes(&self.advertise_addr().into())
+    }
+
     /// The round-trip time to this peer, where the transport measures one.
     fn rtt(&self, to: &Destination) -> Option<Duration> {
         let _ = to;
@@ -156,6 +163,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Whether everything that leaves is already encrypted by the transport itself.
     fn is_encrypted(&self) -> bool {
         false
+    }
+
+    /// The name under which peers know this node's transport to speak, where it proves one: what they
+    /// see as [`Source::authenticated_name`]. A node of another name is not believed anything there.
+    fn own_name(&self) -> Option<Arc<str>> {
+        None
     }
 
     /// Ends the transport; see the contract.

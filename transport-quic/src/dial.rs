@@ -1,0 +1,85 @@
+//! Dialling: at most one dial to a peer at a time, that all who want to speak to it wait for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memberlist_transport::canonical_addr;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::connection::Conn;
+use crate::error::{DialError, in_words};
+use crate::pool::{Dialling, lock};
+use crate::transport::Shared;
+
+/// A handshake without any answer begins anew after this time: QUIC sends its first packet again at
+/// ever longer intervals, and who comes up late would be found late.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+impl Shared {
+    /// The dial to this address that is going on, or a new one.
+    pub(crate) fn dial(self: &Arc<Self>, addr: SocketAddr, name: Option<&str>) -> Dialling {
+        let mut pool = lock(&self.pool);
+        if let Some(dialling) = pool.dialling(addr) {
+            return dialling;
+        }
+        let (done, dialling) = watch::channel(None);
+        pool.begin_dial(addr, dialling.clone());
+        drop(pool);
+        let shared = Arc::clone(self);
+        let name = name.map(str::to_owned);
+        tokio::spawn(async move {
+            let dialled = shared.dial_once(addr, name.as_deref()).await;
+            let failure = dialled.as_ref().err().cloned();
+            if failure.is_some() {
+                shared.counters.dials_failed.add_one();
+            }
+            let lost = lock(&shared.pool).end_dial(addr, failure);
+            shared.counters.packets_dropped_waiting.add(lost);
+            // If nobody waits for it, the pool has it all the same.
+            let _ = done.send(Some(dialled));
+        });
+        dialling
+    }
+
+    async fn dial_once(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        name: Option<&str>,
+    ) -> Result<Arc<Conn>, DialError> {
+        if *self.closed.borrow() {
+            return Err(DialError::Closed);
+        }
+        let certificates = self.certificates.load_full();
+        let server_name = certificates.tls.server_name(name, addr.ip());
+        let within = self.config.handshake_timeout;
+        let connecting = async {
+            loop {
+                let client = certificates.client.clone();
+                let mut connecting = self.endpoint.connect_with(client, addr, &server_name)?;
+                let answer = async { connecting.handshake_data().await.map(drop) };
+                match timeout(SILENCE, answer).await {
+                    Ok(Ok(())) => {
+                        let made = connecting.await;
+                        break made.map_err(|error| DialError::Refused(in_words(&error)));
+                    }
+                    Ok(Err(error)) => break Err(DialError::Refused(in_words(&error))),
+                    Err(_) => {}
+                }
+            }
+        };
+        let quinn = timeout(within, connecting).await.unwrap_or(Err(DialError::Timeout(within)))?;
+        let binds_names = certificates.tls.binds_names();
+        let conn = Conn::new(quinn.clone(), true, certificates.generation, binds_names);
+        let conn = conn.and_then(|conn| self.admit(&conn).map(|()| conn));
+        let conn = conn.map_err(|code| {
+            self.count_refused(code);
+            quinn.close(code.code(), code.reason().as_bytes());
+            DialError::Refused(code.reason().to_owned())
+        })?;
+        self.counters.connections_dialled.add_one();
+        debug_assert_eq!(canonical_addr(conn.quinn.remote_address()), *lock(&conn.key));
+        Ok(conn)
+    }
+}

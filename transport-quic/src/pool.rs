@@ -1,0 +1,317 @@
+//! Which connection leads to which peer: one for each, whichever side dialled it.
+//!
+//! Two nodes that dial each other at the same moment have two connections. Both ends draw the same
+//! lot for each, from the secrets of its handshake, and keep the one with the lower lot. At any other
+//! time the newer connection takes over: its dialler had a reason, such as a restart or a new
+//! certificate. What was replaced still receives, and is closed a little later.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::connection::Conn;
+use crate::error::{CloseCode, DialError};
+
+/// Packets to peers that are not connected yet may wait with this many bytes in all.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+/// Packets wait for a connection this long at most: what they say is old then, and who comes to the
+/// address later is perhaps another.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// The pause after a dial that failed, in which packets fail at once; doubled for each further
+/// failure up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Nothing that holds one of these locks leaves a half-made change behind when it panics.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends with the outcome of a dial.
+pub(crate) type Dialling = watch::Receiver<Option<Result<Arc<Conn>, DialError>>>;
+
+/// The last dial failed.
+struct Failure {
+    error: DialError,
+    /// When the next may begin.
+    until: Instant,
+    pause: Duration,
+}
+
+#[derive(Default)]
+struct PeerState {
+    /// What packets and new streams take.
+    conn: Option<Arc<Conn>>,
+    dialling: Option<Dialling>,
+    /// Until there is a connection, and since when; the oldest first.
+    waiting: VecDeque<(Instant, Bytes)>,
+    failure: Option<Failure>,
+    /// The largest packet that this node was told it may send there.
+    promised_bytes: usize,
+}
+
+impl PeerState {
+    fn is_idle(&self) -> bool {
+        let pausing = |failure: &Failure| failure.until + LONGEST_PAUSE > Instant::now();
+        self.conn.is_none()
+            && self.dialling.is_none()
+            && !self.failure.as_ref().is_some_and(pausing)
+    }
+}
+
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) per_source: usize,
+    pub(crate) waiting: usize,
+    /// Two connections made within this time were dialled at the same moment.
+    pub(crate) settle_within: Duration,
+}
+
+pub(crate) struct Pool {
+    limits: Limits,
+    peers: HashMap<SocketAddr, PeerState>,
+    /// All that exist, by their stable IDs.
+    conns: HashMap<usize, Arc<Conn>>,
+    /// How many connections each source has dialled.
+    accepted_of: HashMap<IpAddr, usize>,
+    waiting_bytes: usize,
+}
+
+/// What a new connection changes.
+#[derive(Default)]
+pub(crate) struct Admitted {
+    /// Packets that waited for it, and the connection to send them by.
+    pub(crate) waiting: Option<(Arc<Conn>, Vec<Bytes>)>,
+    /// Packets that have waited for too long.
+    pub(crate) late: usize,
+    /// Gives way.
+    pub(crate) replaced: Option<Arc<Conn>>,
+    /// Makes room.
+    pub(crate) evicted: Option<Arc<Conn>>,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            peers: HashMap::new(),
+            conns: HashMap::new(),
+            accepted_of: HashMap::new(),
+            waiting_bytes: 0,
+        }
+    }
+
+    /// The connection to this address.
+    pub(crate) fn get(&self, addr: SocketAddr) -> Option<&Arc<Conn>> {
+        self.peers.get(&addr)?.conn.as_ref().filter(|conn| conn.quinn.close_reason().is_none())
+    }
+
+    /// All connections, and whether each is in use.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<Conn>, bool)> {
+        self.conns.values().map(|conn| (conn, self.in_use(conn)))
+    }
+
+    fn in_use(&self, conn: &Arc<Conn>) -> bool {
+        let used = self.peers.get(&lock(&conn.key)).and_then(|peer| peer.conn.as_ref());
+        used.is_some_and(|used| used.id() == conn.id())
+    }
+
+    /// Remembers how large a packet this node was told it may send there.
+    pub(crate) fn promise(&mut self, addr: SocketAddr, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&addr) {
+            peer.promised_bytes = peer.promised_bytes.max(bytes);
+        }
+    }
+
+    pub(crate) fn promised(&self, addr: SocketAddr) -> usize {
+        self.peers.get(&addr).map_or(0, |peer| peer.promised_bytes)
+    }
+
+    /// Why packets there fail at once for now.
+    pub(crate) fn failing(&self, addr: SocketAddr) -> Option<DialError> {
+        let failure = self.peers.get(&addr)?.failure.as_ref()?;
+        (failure.until > Instant::now()).then(|| failure.error.clone())
+    }
+
+    /// The dial that is going on.
+    pub(crate) fn dialling(&self, addr: SocketAddr) -> Option<Dialling> {
+        self.peers.get(&addr)?.dialling.clone()
+    }
+
+    /// Notes a dial that begins.
+    pub(crate) fn begin_dial(&mut self, addr: SocketAddr, dialling: Dialling) {
+        if self.peers.len() > 2 * self.limits.connections {
+            self.peers.retain(|_, peer| !peer.is_idle());
+        }
+        self.peers.entry(addr).or_default().dialling = Some(dialling);
+    }
+
+    /// Keeps a packet until there is a connection, and gives how many had to be dropped for want of
+    /// room: the oldest.
+    pub(crate) fn wait(&mut self, addr: SocketAddr, packet: Bytes) -> usize {
+        let peer = self.peers.entry(addr).or_default();
+        self.waiting_bytes += packet.len();
+        peer.waiting.push_back((Instant::now(), packet));
+        let mut dropped = 0;
+        while peer.waiting.len() > self.limits.waiting || self.waiting_bytes > MAX_WAITING_BYTES {
+            let Some((_, oldest)) = peer.waiting.pop_front() else { break };
+            self.waiting_bytes -= oldest.len();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// The packets that wait, and how many of them have waited for too long.
+    fn take_waiting(&mut self, addr: SocketAddr) -> (Vec<Bytes>, usize) {
+        let Some(peer) = self.peers.get_mut(&addr) else { return (Vec::new(), 0) };
+        let waiting = std::mem::take(&mut peer.waiting);
+        self.waiting_bytes -= waiting.iter().map(|(_, packet)| packet.len()).sum::<usize>();
+        let all = waiting.len();
+        let fresh = waiting.into_iter().filter(|(since, _)| since.elapsed() <= MAX_WAIT);
+        let fresh: Vec<_> = fresh.map(|(_, packet)| packet).collect();
+        let late = all - fresh.len();
+        (fresh, late)
+    }
+
+    /// Notes that a dial is over, and gives how many packets that waited for it are lost.
+    pub(crate) fn end_dial(&mut self, addr: SocketAddr, failure: Option<DialError>) -> usize {
+        let Some(peer) = self.peers.get_mut(&addr) else { return 0 };
+        peer.dialling = None;
+        let Some(error) = failure else { return 0 };
+        if peer.conn.is_some() {
+            return 0;
+        }
+        self.fail(addr, error);
+        let (waiting, late) = self.take_waiting(addr);
+        waiting.len() + late
+    }
+
+    /// Lets packets there fail for a while.
+    pub(crate) fn fail(&mut self, addr: SocketAddr, error: DialError) {
+        let Some(peer) = self.peers.get_mut(&addr) else { return };
+        let last = peer.failure.as_ref().map(|failure| failure.pause);
+        // A dial without an answer has taken its time already.
+        let last = last.filter(|_| !matches!(error, DialError::Timeout(_)));
+        let pause = last.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        peer.failure = Some(Failure { error, until: Instant::now() + pause, pause });
+    }
+
+    /// The peer was heard: failures are forgotten.
+    pub(crate) fn forget_failure(&mut self, addr: SocketAddr) {
+        if let Some(peer) = self.peers.get_mut(&addr) {
+            peer.failure = None;
+        }
+    }
+
+    /// Takes a new connection in.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub(crate) fn admit(&mut self, conn: &Arc<Conn>) -> Result<Admitted, CloseCode> {
+        let addr = *lock(&conn.key);
+        let mut admitted = Admitted::default();
+        if !conn.dialled {
+            let of_source = self.accepted_of.get(&addr.ip()).copied().unwrap_or(0);
+            if of_source >= self.limits.per_source {
+                return Err(CloseCode::TooMany);
+            }
+        }
+        if self.conns.len() >= self.limits.connections {
+            let idle = self.conns.values().filter(|conn| conn.streams() == 0);
+            let oldest = idle.min_by_key(|conn| conn.last_used()).cloned();
+            admitted.evicted = Some(oldest.ok_or(CloseCode::TooMany)?);
+        }
+        if !conn.dialled {
+            *self.accepted_of.entry(addr.ip()).or_default() += 1;
+        }
+        self.conns.insert(conn.id(), Arc::clone(conn));
+        if let Some(evicted) = &admitted.evicted {
+            self.remove(evicted);
+        }
+        let peer = self.peers.entry(addr).or_default();
+        let (keep, replaced) = match peer.conn.take() {
+            None => (Arc::clone(conn), None),
+            Some(old) => settle(old, conn, self.limits.settle_within),
+        };
+        peer.conn = Some(Arc::clone(&keep));
+        admitted.replaced = replaced;
+        let (waiting, late) = self.take_waiting(addr);
+        admitted.waiting = (!waiting.is_empty()).then_some((keep, waiting));
+        admitted.late = late;
+        Ok(admitted)
+    }
+
+    /// Forgets a connection that is over.
+    pub(crate) fn remove(&mut self, conn: &Arc<Conn>) {
+        if self.conns.remove(&conn.id()).is_none() {
+            return;
+        }
+        let addr = *lock(&conn.key);
+        if let Some(peer) = self.peers.get_mut(&addr) {
+            if peer.conn.as_ref().is_some_and(|used| used.id() == conn.id()) {
+                peer.conn = None;
+            }
+            if peer.is_idle() && peer.waiting.is_empty() {
+                self.peers.remove(&addr);
+            }
+        }
+        if !conn.dialled {
+            if let Some(count) = self.accepted_of.get_mut(&addr.ip()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.accepted_of.remove(&addr.ip());
+                }
+            }
+        }
+    }
+
+    /// The peer goes on from another address. A connection that is there already stays in use.
+    pub(crate) fn rekey(&mut self, id: usize, addr: SocketAddr) -> bool {
+        let Some(conn) = self.conns.get(&id).cloned() else { return false };
+        let before = std::mem::replace(&mut *lock(&conn.key), addr);
+        if before == addr {
+            return false;
+        }
+        if !conn.dialled {
+            if let Some(count) = self.accepted_of.get_mut(&before.ip()) {
+                *count -= 1;
+            }
+            self.accepted_of.retain(|_, count| *count > 0);
+            *self.accepted_of.entry(addr.ip()).or_default() += 1;
+        }
+        let mut used = None;
+        if let Some(peer) = self.peers.get_mut(&before) {
+            if peer.conn.as_ref().is_some_and(|conn| conn.id() == id) {
+                used = peer.conn.take();
+            }
+        }
+        let peer = self.peers.entry(addr).or_default();
+        if peer.conn.is_none() {
+            peer.conn = used;
+        }
+        true
+    }
+}
+
+/// Which of two connections with one peer stays in use, and which is replaced.
+fn settle(
+    old: Arc<Conn>,
+    new: &Arc<Conn>,
+    settle_within: Duration,
+) -> (Arc<Conn>, Option<Arc<Conn>>) {
+    if old.lot == new.lot {
+        // The two ends of one connection: this node dialled itself.
+        return (old, None);
+    }
+    let at_once = old.dialled != new.dialled && old.established.elapsed() < settle_within;
+    let old_stays = at_once && old.lot < new.lot && old.generation == new.generation;
+    match old_stays && old.quinn.close_reason().is_none() {
+        true => (old, Some(Arc::clone(new))),
+        false => (Arc::clone(new), Some(old)),
+    }
+}
