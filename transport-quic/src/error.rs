@@ -173,6 +173,7 @@ fn alert_in_words(code: u64) -> Option<String> {
         44 => "refused this node's certificate: revoked",
         45 => "refused this node's certificate: it has expired, or is not valid yet",
         48 => "refused this node's certificate: it does not know the CA",
+        51 => "refused this node's certificate: the signature is not by the CA that it names",
         49 => "denied access",
         116 => "wants a certificate, and this node has none",
         70 => "speaks another version of TLS",

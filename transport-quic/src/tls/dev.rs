@@ -66,7 +66,10 @@ impl ClusterCa {
     fn new() -> Result<Self, TlsError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([])?;
-        params.distinguished_name = common_name("memberlist development CA");
+        // Two CAs of one name could not be told apart by the errors.
+        let id: String =
+            key.public_key_raw().iter().rev().take(4).map(|b| format!("{b:02x}")).collect();
+        params.distinguished_name = common_name(&format!("memberlist development CA {id}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid(&mut params, VALID_FOR * 10);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses some of it
 
+pub mod relay;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

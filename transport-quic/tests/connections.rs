@@ -1,0 +1,202 @@
+//! How connections come, are shared, give way and go.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use memberlist_transport::Transport;
+use memberlist_transport_quic::QuicTransport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::relay::Relay;
+use crate::common::{
+    PATIENCE, bind, bind_with, ca, exchange, exchange_at, recv, to, until, within,
+};
+
+fn in_use(transport: &QuicTransport) -> usize {
+    transport.connections().iter().filter(|connection| connection.in_use).count()
+}
+
+/// Two dials at the same moment make two connections, and both sides keep the same one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simultaneous_dials_settle_on_one() {
+    let ca = ca();
+    let tls = ca.tls("node").unwrap();
+    let mut settled = 0;
+    for _ in 0..8 {
+        let (a, b) = (bind(tls.clone()), bind(tls.clone()));
+        let (to_a, to_b) = (to(&a), to(&b));
+        let sent = tokio::join!(a.send_packet(&to_b, b"a to b"), b.send_packet(&to_a, b"b to a"));
+        sent.0.unwrap();
+        sent.1.unwrap();
+        let arrived = tokio::join!(within("a's", recv(&b)), within("b's", recv(&a)));
+        assert_eq!(
+            (arrived.0.unwrap().0, arrived.1.unwrap().0),
+            (b"a to b".into(), b"b to a".into())
+        );
+        until("one connection is left", || {
+            [&a, &b].map(|t| (t.connections().len(), in_use(t))) == [(1, 1); 2]
+        })
+        .await;
+        settled += a.stats().connections_replaced;
+        // They are the two ends of one connection: what one has dialled, the other has accepted.
+        assert_ne!(a.connections()[0].dialled, b.connections()[0].dialled);
+        exchange(&a, &b, b"still").await;
+        exchange(&b, &a, b"there").await;
+        assert_eq!([&a, &b].map(in_use), [1, 1]);
+    }
+    assert!(settled > 0, "not once did both dial");
+}
+
+#[tokio::test]
+async fn a_node_may_speak_to_itself() {
+    let ca = ca();
+    let node = bind(ca.tls("node").unwrap());
+    exchange(&node, &node, b"it is me").await;
+    let mut near = node.open_stream(&to(&node), PATIENCE).await.unwrap();
+    near.write_all(b"and me").await.unwrap();
+    near.shutdown().await.unwrap();
+    let (mut far, _) = within("the stream", node.accept_stream()).await.unwrap();
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"and me");
+    // Neither end takes the other's place.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((node.connections().len(), node.stats().connections_replaced), (2, 0));
+}
+
+#[tokio::test]
+async fn the_longest_unused_connection_makes_room() {
+    let ca = ca();
+    let tls = ca.tls("node").unwrap();
+    let hub = bind_with(tls.clone(), |config| config.max_connections = 3);
+    let peers: Vec<_> = (0..4).map(|_| bind(tls.clone())).collect();
+    exchange(&hub, &peers[0], b"0").await;
+    exchange(&hub, &peers[1], b"1").await;
+    // The first has a stream, which nobody takes away.
+    let mut stream = hub.open_stream(&to(&peers[0]), PATIENCE).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    let (mut far, _) = within("the stream", peers[0].accept_stream()).await.unwrap();
+    exchange(&hub, &peers[2], b"2").await;
+    exchange(&hub, &peers[3], b"3").await;
+    assert_eq!((hub.connections().len(), hub.stats().connections_evicted), (3, 1));
+    assert!(hub.connections().iter().all(|c| c.addr != peers[1].advertise_addr()));
+    stream.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"x");
+    // Who was evicted is found again.
+    exchange(&peers[1], &hub, b"again").await;
+    exchange(&hub, &peers[1], b"hello").await;
+}
+
+#[tokio::test]
+async fn one_source_gets_so_many_connections() {
+    let ca = ca();
+    let tls = ca.tls("node").unwrap();
+    let hub = bind_with(tls.clone(), |config| config.max_connections_per_source = 2);
+    let peers: Vec<_> = (0..3).map(|_| bind(tls.clone())).collect();
+    exchange(&peers[0], &hub, b"0").await;
+    exchange(&peers[1], &hub, b"1").await;
+    peers[2].send_packet(&to(&hub), b"2").await.unwrap();
+    until("the third is refused", || hub.stats().connections_refused_over_limit == 1).await;
+    until("it is told", || peers[2].stats().dials_failed >= 1).await;
+    let told = peers[2].send_packet(&to(&hub), b"2").await.unwrap_err();
+    assert!(told.to_string().contains("too many connections"), "{told}");
+    // What this node dials itself is not limited, and when one goes there is room again.
+    exchange(&hub, &peers[2], b"from here").await;
+    peers[0].close().await;
+    until("it is gone", || hub.connections().len() == 2).await;
+}
+
+/// Packets to nobody are dropped from the front of a short queue, and all when the dial fails.
+#[tokio::test]
+async fn packets_wait_for_a_connection_in_a_bounded_queue() {
+    let ca = ca();
+    let node = bind_with(ca.tls("node").unwrap(), |config| {
+        config.max_packets_waiting = 4;
+        config.handshake_timeout = Duration::from_millis(500);
+    });
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let nobody = silent.local_addr().unwrap().into();
+    for i in 0..10 {
+        node.send_packet(&nobody, &[i]).await.unwrap();
+    }
+    assert_eq!(node.stats().packets_dropped_waiting, 6);
+    until("the dial fails", || node.stats().dials_failed == 1).await;
+    assert_eq!(node.stats().packets_dropped_waiting, 10);
+    let error = node.send_packet(&nobody, b"x").await.unwrap_err();
+    assert!(error.to_string().contains("no answer"), "{error}");
+    // After a pause it is tried again.
+    until("the next dial fails", || {
+        let _ = futures_ready(node.send_packet(&nobody, b"x"));
+        node.stats().dials_failed == 2
+    })
+    .await;
+
+    let peer = bind(ca.tls("peer").unwrap());
+    for i in 0..10 {
+        node.send_packet(&to(&peer), &[i]).await.unwrap();
+    }
+    let mut arrived = Vec::new();
+    while arrived.len() < 4 {
+        arrived.push(within("the packets", recv(&peer)).await.unwrap().0[0]);
+    }
+    assert_eq!(arrived, [6, 7, 8, 9]);
+}
+
+/// The outcome of a future that does not wait.
+fn futures_ready<R>(future: impl Future<Output = R>) -> R {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(outcome) => outcome,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// A peer whose address changes on the way, as behind address translation, keeps its connection and
+/// is answered where it is now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_moves_is_followed() {
+    let ca = ca();
+    let (client, server) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    let relay = Relay::to(server.advertise_addr()).await;
+    let before = exchange_at(&client, &server, relay.addr, b"before").await;
+    let moved = relay.move_on().await;
+    let after = exchange_at(&client, &server, relay.addr, b"after").await;
+    assert_eq!(after.addr, moved);
+    assert_ne!(after.addr, before.addr);
+    until("it is noticed", || server.stats().migrations >= 1).await;
+    // The answer goes there, over the same connection.
+    exchange_at(&server, &client, moved, b"answer").await;
+    assert_eq!(server.stats().connections_accepted, 1);
+    assert_eq!((server.stats().connections_dialled, server.connections()[0].addr), (0, moved));
+}
+
+/// The packet limit follows the path: it grows when larger datagrams are found to pass, and what is
+/// too large again after the path has changed takes a stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_packet_limit_follows_the_path() {
+    let ca = ca();
+    let (client, server) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    let relay = Relay::to(server.advertise_addr()).await;
+    let to = relay.addr.into();
+    let first = client.max_packet_bytes(&to);
+    assert_eq!(first, client.assured_packet_bytes());
+    exchange_at(&client, &server, relay.addr, b"hello").await;
+    until("a larger limit", || client.max_packet_bytes(&to) > 1350).await;
+    let large = client.max_packet_bytes(&to);
+    exchange_at(&client, &server, relay.addr, &vec![7; large]).await;
+    assert_eq!(client.stats().packets_sent_by_stream, 0);
+
+    // From here on, large datagrams vanish.
+    relay.path.max_bytes.store(1250, Ordering::Relaxed);
+    let large = vec![8; large];
+    exchange_at(&client, &server, relay.addr, &large).await;
+    assert!(client.max_packet_bytes(&to) < large.len());
+    assert!(client.stats().packets_sent_by_stream > 0);
+    // What was never promised is refused as ever.
+    let over = client.send_packet(&to, &vec![9; 1500]).await;
+    assert!(over.is_err());
+}

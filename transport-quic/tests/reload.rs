@@ -1,0 +1,96 @@
+//! Certificates that change under traffic.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use memberlist_transport::Transport;
+use memberlist_transport_quic::{ClusterCa, TlsConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
+
+/// A certificate of one CA, where these are trusted.
+fn tls(issuer: &ClusterCa, trusted: &[&ClusterCa]) -> TlsConfig {
+    let node = issuer.issue("node").unwrap();
+    let trusted: String = trusted.iter().map(|ca| ca.cert_pem()).collect();
+    TlsConfig::from_pem(node.cert_pem.as_bytes(), node.key_pem.as_bytes(), trusted.as_bytes())
+        .unwrap()
+}
+
+/// Two nodes are brought from one CA to another, step by step, while packets and a stream go between
+/// them; what is sent one by one arrives, and the stream is not cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_brought_to_another_ca() {
+    let (old, new) = (ca(), ca());
+    let nodes = [(); 2].map(|()| Arc::new(bind(tls(&old, &[&old]))));
+    let [a, b] = &nodes;
+    let mut near = a.open_stream(&to(b), PATIENCE).await.unwrap();
+    near.write_all(b"begun").await.unwrap();
+    let (mut far, _) = within("the stream", b.accept_stream()).await.unwrap();
+
+    let (over, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let traffic = {
+        let (a, b, over) = (Arc::clone(a), Arc::clone(b), Arc::clone(&over));
+        let lost = Arc::clone(&lost);
+        tokio::spawn(async move {
+            let mut sent = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                sent += 1;
+                a.send_packet(&to(&b), &sent.to_be_bytes()).await.unwrap();
+                let arrived = async { while recv(&b).await.unwrap().0 != sent.to_be_bytes() {} };
+                if tokio::time::timeout(PATIENCE, arrived).await.is_err() {
+                    lost.store(true, Ordering::Relaxed);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sent
+        })
+    };
+    let steps: [&dyn Fn() -> TlsConfig; 3] =
+        [&|| tls(&old, &[&old, &new]), &|| tls(&new, &[&old, &new]), &|| tls(&new, &[&new])];
+    for step in steps {
+        for node in &nodes {
+            node.reload(step()).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    // Whatever was made with the old certificates goes, except for what carries the stream.
+    near.write_all(b", and ended").await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    within("the rest", far.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"begun, and ended");
+    drop((near, far));
+    until("one connection is left", || nodes.iter().all(|node| node.connections().len() == 1))
+        .await;
+    over.store(true, Ordering::Relaxed);
+    assert!(traffic.await.unwrap() > 10);
+    assert!(!lost.load(Ordering::Relaxed), "packets were lost");
+    // Nobody speaks by the old CA any more.
+    let late = bind(tls(&old, &[&old, &new]));
+    late.send_packet(&to(a), b"late").await.unwrap();
+    until("it is refused", || a.stats().handshakes_failed == 1).await;
+}
+
+/// Ten seconds after a CA was taken away nobody is connected by it, be there traffic or not.
+#[tokio::test]
+async fn a_ca_that_is_taken_away_takes_its_connections_along() {
+    let (old, new) = (ca(), ca());
+    let a = bind(tls(&new, &[&old, &new]));
+    let b = bind(tls(&old, &[&old, &new]));
+    exchange(&b, &a, b"before").await;
+    a.reload(tls(&new, &[&new])).unwrap();
+    until("the connection is gone", || a.connections().is_empty()).await;
+    let refused = async {
+        while a.stats().handshakes_failed == 0 {
+            // Whether it waits or fails, it does not arrive.
+            let _ = b.send_packet(&to(&a), b"after").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("it is refused", refused).await;
+    assert_eq!(a.stats().packets_received, 1);
+}
