@@ -19,6 +19,7 @@ pub mod events;
 pub mod filter;
 mod instantiate;
 pub mod keys;
+pub mod lossy;
 pub mod scenarios;
 pub mod transports;
 pub mod wait;
