@@ -137,9 +137,13 @@ impl Sealing {
         match (&self.0, first == FRAME_TYPE) {
             (None, true) => Err(LayerError::NoKey),
             (None, false) => Ok(false),
-            (Some(_), true) => Ok(true),
-            (Some(keys), false) => keys.allow_plain().map(|()| false),
+            (Some(_), sealed) => Ok(sealed),
         }
+    }
+
+    /// Whether what is not sealed is accepted now.
+    pub(crate) fn allow_plain(&self) -> Result<(), LayerError> {
+        self.0.as_ref().map_or(Ok(()), Keys::allow_plain)
     }
 
     /// How long the frame at the beginning of these bytes is, if that is known.
