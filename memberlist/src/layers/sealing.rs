@@ -5,7 +5,7 @@
 //! refuse what is not encrypted.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -67,7 +67,7 @@ impl Sealing {
             encrypt_outgoing: AtomicBool::new(encryption.encrypt_outgoing),
             verify_incoming: AtomicBool::new(encryption.verify_incoming),
             accept_v0: encryption.accept_v0,
-            file: encryption.keyring_file.clone(),
+            file: encryption.keyring_file.as_deref().map(fixed),
             travelled: Mutex::default(),
             saving: Arc::default(),
             unsaved: Arc::default(),
@@ -187,6 +187,12 @@ impl Keys {
             false => Ok(()),
         }
     }
+}
+
+/// The path, wherever the process goes. One that cannot be made absolute cannot be written either, which
+/// is told then.
+fn fixed(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Warns once when a key has sealed so much that it should be replaced.
