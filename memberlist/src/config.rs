@@ -24,7 +24,8 @@ pub struct Config {
     /// This node's name: unique in the cluster, 1 to 255 bytes.
     pub name: String,
     /// Free bytes that every member gets to know, at most
-    /// [`max_meta_bytes`](memberlist_protocol::Config::max_meta_bytes). Default none.
+    /// [`max_meta_bytes`](memberlist_protocol::Config::max_meta_bytes). Default none. That much meta must
+    /// fit a packet beside name, label and, where there are keys, what sealing adds.
     pub meta: Bytes,
     /// Every knob of the protocol.
     pub protocol: memberlist_protocol::Config,
@@ -57,7 +58,7 @@ pub struct Config {
     /// Default none. Packets and streams of other clusters are refused and counted. Go: `Label`.
     pub label: String,
     /// Whether what is sent carries the label. Default on; off only while a running cluster is given
-    /// its label, see [`InboundLabel`].
+    /// its label, see [`InboundLabel`]: with [`InboundLabel::Check`] that is an error.
     pub label_outgoing: bool,
     /// What is done with the label of what comes. Default [`InboundLabel::Check`].
     pub inbound_label: InboundLabel,

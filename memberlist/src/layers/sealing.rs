@@ -79,6 +79,10 @@ impl Sealing {
         self.0.as_ref()
     }
 
+    pub(crate) fn has_keys(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn seals_outgoing(&self) -> bool {
         self.0.as_ref().is_some_and(|keys| keys.encrypt_outgoing.load(Ordering::Relaxed))
     }

@@ -37,6 +37,10 @@ impl Sealing {
     pub(crate) const PACKET_ROOM: (usize, usize) = (0, 0);
     pub(crate) const FRAME_ROOM: usize = 0;
 
+    pub(crate) fn has_keys(&self) -> bool {
+        false
+    }
+
     pub(crate) fn seals_outgoing(&self) -> bool {
         false
     }
