@@ -82,8 +82,7 @@ where
         Err(StreamFault::Content(error)) => {
             server.count(error.reason()).await;
             // Tell a peer that speaks the same format what is wrong with it, as Go does.
-            let refusal = MessageFrames::error(server.context.format, &error.to_string());
-            channel.send(refusal).await.and(Err(error.into()))
+            channel.refuse(&error.to_string()).await.and(Err(error.into()))
         }
         Err(fault) => Err(fault),
     };
@@ -148,27 +147,21 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        match error {
+        let text = match error {
             LayerError::PlaintextRefused => {
-                let text =
-                    "only encrypted streams are accepted here: this cluster's keyring is needed";
-                channel.refuse_in_the_clear(text).await
+                "only encrypted streams are accepted here: this cluster's keyring is needed"
             }
-            LayerError::NoKey => {
-                channel
-                    .refuse_in_the_clear("what came is encrypted, and there are no keys here")
-                    .await
-            }
+            LayerError::NoKey => "what came is encrypted, and there are no keys here",
             LayerError::WrongKey => {
-                let text = "no key here opens what came: compare keyrings";
-                channel.send(MessageFrames::error(self.context.format, text)).await
+                "no key here opens what came: compare the keyrings (`keys list`) and labels"
             }
             LayerError::Label(_) if !self.context.layers.sealing.seals_outgoing() => {
-                channel.refuse_in_the_clear("another label is expected here").await
+                "another label is expected here"
             }
-            // A label that does not fit is part of what a key proves: no answer could be read.
-            _ => Ok(()),
-        }
+            // A label that does not fit is part of what a key proves: nothing is told about it.
+            _ => return Ok(()),
+        };
+        channel.refuse_in_the_clear(text).await
     }
 
     async fn count(&self, reason: DropReason) {

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memberlist_protocol::wire::stream::{RemoteRecord, StreamLimits};
+use memberlist_protocol::wire::stream::RemoteRecord;
 use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
-use memberlist_security::Label;
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
 use crate::accept::accept_streams;
+use crate::check::{Checked, check, stream_limits};
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::driver::Driver;
 use crate::error::StartError;
 use crate::events::{Capacity, Others};
 use crate::handle::{Inner, Memberlist};
-use crate::layers::{Layers, Sealing};
+use crate::layers::Layers;
 use crate::limit::RateLimit;
 use crate::messages::{Delivery, Messages};
 use crate::observe::{drop_messages, tell_messages, tell_notices};
@@ -75,7 +75,7 @@ impl Builder {
     /// with `await`. Whoever takes them slowly holds streams back; messages by packet are dropped
     /// and counted when [`Config::message_capacity`] of them wait.
     pub fn messages(mut self) -> (Self, Messages) {
-        let (sender, receiver) = mpsc::channel(self.config.message_capacity.max(1));
+        let (sender, receiver) = mpsc::channel(queue_capacity(&self.config));
         self.messages = Some(sender);
         (self, Messages(receiver))
     }
@@ -88,13 +88,11 @@ impl Builder {
     /// If the settings cannot be used. The transport is dropped then.
     pub async fn start<T: Transport>(self, transport: T) -> Result<Memberlist<T>, StartError> {
         let Self { config, delegate, observed, messages } = self;
-        check_limits(&config)?;
-        let id = NodeId::new(&config.name)?;
-        let layers = Arc::new(layers(&config)?);
+        let Checked { id, protocol, layers } = check(&config, &transport)?;
         let meta = delegate.node_meta(config.protocol.max_meta_bytes);
         let now = tokio::time::Instant::now().into_std();
         let machine = Membership::new(
-            fitted(&config, &transport)?,
+            protocol,
             id.clone(),
             transport.advertise_addr(),
             meta.unwrap_or_else(|| config.meta.clone()),
@@ -109,7 +107,7 @@ impl Builder {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
         let context = stream_context(&config, id, &delegate, layers);
         let messages = messages.unwrap_or_else(|| {
-            let (sender, receiver) = mpsc::channel(config.message_capacity);
+            let (sender, receiver) = mpsc::channel(queue_capacity(&config));
             match observed {
                 true => tokio::spawn(tell_messages(receiver, Arc::clone(&delegate))),
                 false => tokio::spawn(drop_messages(receiver)),
@@ -141,62 +139,20 @@ impl Builder {
         driver.fit_layers();
         driver.tell_all();
         tokio::spawn(driver.run());
-        let join_permits = Semaphore::new(config.join_concurrency);
+        let join_permits = Semaphore::new(config.join_concurrency.min(Semaphore::MAX_PERMITS));
         Ok(Memberlist::new(Inner { transport, shared, commands, config, context, join_permits }))
     }
 }
 
-/// The smallest packets that the protocol can work with, in bytes.
-const LEAST_PACKET_BYTES: usize = 1024;
-
-/// The protocol's settings with packets that fit the transport: larger ones would never go out.
-fn fitted<T: Transport>(
-    config: &Config,
-    transport: &T,
-) -> Result<memberlist_protocol::Config, StartError> {
-    let limit = transport.max_packet_bytes(&transport.advertise_addr().into());
-    if limit < LEAST_PACKET_BYTES {
-        return Err(StartError::TransportPackets { limit, least: LEAST_PACKET_BYTES });
-    }
-    let mut protocol = config.protocol.clone();
-    protocol.max_packet_bytes = protocol.max_packet_bytes.min(limit);
-    Ok(protocol)
+/// More than the runtime counts is as good as no limit.
+fn queue_capacity(config: &Config) -> usize {
+    config.message_capacity.clamp(1, Semaphore::MAX_PERMITS)
 }
 
 fn notice_capacity(config: &Config) -> Capacity {
     let others =
         Others { pings: config.event_capacity, user_state_bytes: config.max_waiting_state_bytes };
     Capacity { events: config.event_capacity, others: Some(others) }
-}
-
-fn check_limits(config: &Config) -> Result<(), StartError> {
-    let limits = stream_limits(config);
-    let checks = [
-        ("join_concurrency", config.join_concurrency >= 1, "at least 1"),
-        ("max_inbound_streams", config.max_inbound_streams >= 1, "at least 1"),
-        ("message_capacity", config.message_capacity >= 1, "at least 1"),
-        ("event_capacity", config.event_capacity >= 1, "at least 1"),
-        (
-            "max_buffered_stream_bytes",
-            config.max_buffered_stream_bytes >= limits.max_message_bytes,
-            "at least the largest message, 40 MiB",
-        ),
-        (
-            "max_waiting_state_bytes",
-            config.max_waiting_state_bytes > limits.max_user_bytes,
-            "more than the largest user state, 20 MiB",
-        ),
-    ];
-    match checks.into_iter().find(|(_, holds, _)| !holds) {
-        Some((field, _, rule)) => Err(StartError::Limit { field, rule }),
-        None => Ok(()),
-    }
-}
-
-fn stream_limits(config: &Config) -> StreamLimits {
-    let mut limits = StreamLimits::default();
-    limits.max_meta_bytes = config.protocol.max_meta_bytes;
-    limits
 }
 
 fn stream_context(
@@ -216,16 +172,6 @@ fn stream_context(
         delegate: Arc::clone(delegate),
         layers,
     }
-}
-
-/// What goes around packets and streams.
-pub(crate) fn layers(config: &Config) -> Result<Layers, StartError> {
-    let label = Label::new(&config.label)?;
-    #[cfg(feature = "encryption")]
-    let sealing = Sealing::new(config.encryption.as_ref());
-    #[cfg(not(feature = "encryption"))]
-    let sealing = Sealing;
-    Ok(Layers::new(label, config.label_outgoing, config.inbound_label, sealing))
 }
 
 fn system_seed() -> Result<u64, StartError> {

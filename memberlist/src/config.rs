@@ -7,7 +7,7 @@ use bytes::Bytes;
 #[cfg(feature = "encryption")]
 use memberlist_security::{Keyring, KeyringFile, KeyringFileError, SecretKey};
 #[cfg(feature = "encryption")]
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 /// The settings of one [`Memberlist`](crate::Memberlist).
 ///
@@ -24,7 +24,8 @@ pub struct Config {
     /// This node's name: unique in the cluster, 1 to 255 bytes.
     pub name: String,
     /// Free bytes that every member gets to know, at most
-    /// [`max_meta_bytes`](memberlist_protocol::Config::max_meta_bytes). Default none.
+    /// [`max_meta_bytes`](memberlist_protocol::Config::max_meta_bytes). Default none. That much meta must
+    /// fit a packet beside name, label and, where there are keys, what sealing adds.
     pub meta: Bytes,
     /// Every knob of the protocol.
     pub protocol: memberlist_protocol::Config,
@@ -57,7 +58,7 @@ pub struct Config {
     /// Default none. Packets and streams of other clusters are refused and counted. Go: `Label`.
     pub label: String,
     /// Whether what is sent carries the label. Default on; off only while a running cluster is given
-    /// its label, see [`InboundLabel`].
+    /// its label, see [`InboundLabel`]: with [`InboundLabel::Check`] that is an error.
     pub label_outgoing: bool,
     /// What is done with the label of what comes. Default [`InboundLabel::Check`].
     pub inbound_label: InboundLabel,
@@ -106,14 +107,18 @@ pub enum InboundLabel {
 pub struct Encryption {
     /// The keys. A clone of it stays connected: it may be changed here while the node runs.
     pub keyring: Keyring,
-    /// Whether what is sent is encrypted. Default on. Go: `GossipVerifyOutgoing`.
+    /// Whether what is sent is encrypted. Default on. Off while `verify_incoming` is on, nodes refuse each
+    /// other, which is warned of at the start. A stream goes on as it was begun, whatever is switched.
+    /// Go: `GossipVerifyOutgoing`.
     pub encrypt_outgoing: bool,
-    /// Whether what comes in the clear is refused. Default on. Go: `GossipVerifyIncoming`.
+    /// Whether what comes in the clear is refused. Default on. When it is switched on, streams in the
+    /// clear that are under way end. Go: `GossipVerifyIncoming`.
     pub verify_incoming: bool,
     /// Whether encryption version 0 is opened, as Go nodes of protocol version 1 write it. Default
     /// off: somebody on the way could then cut captured messages short.
     pub accept_v0: bool,
-    /// Where the keyring is written whenever a request of the cluster changes it. Default nowhere.
+    /// Where the keyring is written whenever a request of the cluster changes it. Default nowhere. A
+    /// relative path means the folder in which the process is when the node is started.
     pub keyring_file: Option<PathBuf>,
 }
 
@@ -131,7 +136,9 @@ impl Encryption {
     }
 
     /// With the keys of a file, which is kept up to date: a JSON array of keys in base64, the primary
-    /// first, as Serf writes it. If there is no such file yet, it is made of `keys`.
+    /// first, as Serf writes it. If there is no such file yet, it is made of `keys`. A relative path
+    /// means the folder in which the process is now, wherever it goes later. What a process that was
+    /// killed while it wrote the file left beside it is removed.
     ///
     /// # Errors
     /// If the file cannot be read or written, or there are no keys.
@@ -140,6 +147,20 @@ impl Encryption {
         keys: Vec<SecretKey>,
     ) -> Result<Self, KeyringFileError> {
         let path = path.into();
+        let path = std::path::absolute(&path)
+            .map_err(|error| KeyringFileError::Unreadable { path, error })?;
+        match KeyringFile::remove_leftovers(&path) {
+            Ok(0) => {}
+            Ok(removed) => {
+                info!(path = %path.display(), removed, "removed what was left beside the \
+                keyring file by a process that was killed while it wrote it")
+            }
+            // A folder that cannot be read, or is not there: the file itself says what matters.
+            Err(error) => {
+                debug!(path = %path.display(), %error, "nothing was looked for beside the \
+                keyring file")
+            }
+        }
         let keys = match KeyringFile::load(&path) {
             Ok(file) => {
                 if file.open_to_others {

@@ -321,21 +321,24 @@ impl<T: Transport> Driver<T> {
     // ---- outputs ------------------------------------------------------------------------------
 
     async fn drain(&mut self) {
-        self.fit_layers();
-        self.send_packets().await;
+        let wrapping = self.fit_layers();
+        self.send_packets(wrapping).await;
         while let Some(request) = self.machine.poll_stream_request() {
             self.open_stream(request);
         }
         self.tell_all();
     }
 
-    /// Tells the machine when encryption was switched on or off. The builder calls it as well.
-    pub(crate) fn fit_layers(&mut self) {
+    /// Tells the machine when encryption was switched on or off. Gives how packets are to be wrapped:
+    /// the machine leaves the checksum to a seal, so both must go by the same answer. The builder calls
+    /// it as well.
+    pub(crate) fn fit_layers(&mut self) -> Wrapping {
         let wrapping = self.context.layers.wrapping();
         if self.wrapping != Some(wrapping) {
             self.wrapping = Some(wrapping);
             self.machine.set_outer_layers(wrapping.head + wrapping.tail, wrapping.sealed);
         }
+        wrapping
     }
 
     /// Publishes what has happened. The builder calls it as well, so that the handle shows this
@@ -349,10 +352,9 @@ impl<T: Transport> Driver<T> {
     /// Sends all that is to be sent. A network that has no room is waited for once, for a moment;
     /// after that, what it does not take at once is dropped: gossip repeats itself, and a node that
     /// waits answers nobody.
-    async fn send_packets(&mut self) {
+    async fn send_packets(&mut self, wrapping: Wrapping) {
         let mut packet = std::mem::take(&mut self.packet);
         let mut patience = SEND_PATIENCE;
-        let wrapping = self.context.layers.wrapping();
         loop {
             let transport = &*self.transport;
             let mut room = |to: &Peer| wrapping.room(transport.max_packet_bytes(&destination(to)));

@@ -30,6 +30,33 @@ pub enum StartError {
         /// What it must satisfy.
         rule: &'static str,
     },
+    /// This node's announcement would fit no packet, so that it could not contradict its own death:
+    /// the longest meta, its name, 128 bytes for the rest, and what goes around a packet. Keys count
+    /// even while nothing is encrypted.
+    #[error(
+        "this node's announcement can take {} bytes, over a packet's {max_packet_bytes} \
+         (`protocol.max_packet_bytes`, or the transport's limit): {max_meta_bytes} of meta \
+         (`protocol.max_meta_bytes`), {name} of `name`, {rest} for the rest, {label} of `label`, \
+         {sealing} of `encryption`",
+        max_meta_bytes.saturating_add(name + rest + label + sealing)
+    )]
+    Announcement {
+        /// The limit of a packet, in bytes.
+        max_packet_bytes: usize,
+        /// The longest meta, in bytes.
+        max_meta_bytes: usize,
+        /// The length of the name, in bytes.
+        name: usize,
+        /// What the rest of an announcement may need, in bytes.
+        rest: usize,
+        /// The label with its header, in bytes.
+        label: usize,
+        /// What sealing adds, in bytes; 0 without keys.
+        sealing: usize,
+    },
+    /// Two settings with which no two nodes could ever talk.
+    #[error("{0}")]
+    Contradiction(&'static str),
     /// [`Config::label`](crate::Config::label) is too long.
     #[error(transparent)]
     Label(#[from] memberlist_security::LabelTooLong),

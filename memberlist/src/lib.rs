@@ -30,6 +30,7 @@
 mod accept;
 pub mod address;
 mod builder;
+mod check;
 mod command;
 mod config;
 mod delegate;

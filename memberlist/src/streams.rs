@@ -99,6 +99,9 @@ pub(crate) enum StreamFault {
     Eof,
     #[error("{0}")]
     Layer(#[from] LayerError),
+    /// The peer refuses, in its words.
+    #[error("{0}")]
+    Refused(String),
     #[error("no progress within {0:?}")]
     Stalled(Duration),
     #[error("{0}")]
@@ -117,6 +120,7 @@ impl StreamFault {
             Self::Layer(error) => {
                 ExchangeError::Layer { peer, reason: error.reason(), message: error.to_string() }
             }
+            Self::Refused(message) => ExchangeError::Refused { peer, message },
             // What this node did wrong is not held against the peer's answer.
             Self::NoState | Self::Panicked => ExchangeError::Io { peer, message: self.to_string() },
             fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
@@ -180,6 +184,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
+    /// Writes a question. A peer that refuses may hang up before it has read all of it: what it said
+    /// is worth more than how the writing failed.
+    pub(crate) async fn ask(&mut self, question: MessageFrames) -> Result<(), StreamFault> {
+        let error = match self.send(question).await {
+            Err(StreamFault::Io(error)) => error,
+            sent => return sent,
+        };
+        match self.receive().await {
+            Ok(StreamItem::Error(message)) | Err(StreamFault::Refused(message)) => {
+                Err(StreamFault::Refused(message))
+            }
+            _ => Err(error.into()),
+        }
+    }
+
     /// Writes one message, piece by piece.
     pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
         let mut message = message.compressed(self.context.compression);
@@ -233,8 +252,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         timeout(self.context.timeout, drain).await.unwrap_or(Ok(()))
     }
 
-    /// Reads one message; `Eof` if the peer closed the stream before its first byte.
+    /// Reads one message; `Eof` if the peer closed the stream before its first byte. Of an answer in
+    /// the clear where it must be sealed only a refusal counts, which is `Refused`.
     pub(crate) async fn receive(&mut self) -> Result<StreamItem, StreamFault> {
+        let received = match self.receive_any().await {
+            received if self.inbound.is_refusal() => Err(refusal_in(received)),
+            received => received,
+        };
+        if let (Err(StreamFault::Layer(error)), Some(addr)) = (&received, self.dialled_at) {
+            self.context.layers.warn(addr, "answer", error);
+        }
+        received
+    }
+
+    async fn receive_any(&mut self) -> Result<StreamItem, StreamFault> {
         let mut buf = vec![0; READ_BYTES];
         let (mut deadline, mut progress) = (Instant::now() + self.context.timeout, 0);
         loop {
@@ -266,15 +297,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             if progress >= READ_BYTES {
                 (deadline, progress) = (Instant::now() + self.context.timeout, 0);
             }
-            let unwrapped = self.inbound.push(&buf[..len], &mut self.frames);
-            if let (Err(error), Some(addr)) = (&unwrapped, self.dialled_at) {
-                self.context.layers.warn(addr, "answer", error);
-            }
-            unwrapped?;
+            self.inbound.push(&buf[..len], &mut self.frames)?;
         }
     }
 
-    /// Tells a peer that does not encrypt why it is refused.
+    /// Tells a peer why what it said is refused: in the clear, unless it has shown that it has a key.
+    pub(crate) async fn refuse(&mut self, text: &str) -> Result<(), StreamFault> {
+        match self.inbound.opened_with() {
+            Some(_) => self.send(MessageFrames::error(self.context.format, text)).await,
+            None => self.refuse_in_the_clear(text).await,
+        }
+    }
+
+    /// Tells a peer that shares no key with this node why it is refused. Under a seal it could not read
+    /// that, and strangers would draw messages under the cluster's keys.
     pub(crate) async fn refuse_in_the_clear(&mut self, text: &str) -> Result<(), StreamFault> {
         self.outbound.refuse_in_the_clear();
         self.send(MessageFrames::error(self.context.format, text)).await
@@ -298,6 +334,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     fn stalled(&self) -> StreamFault {
         StreamFault::Stalled(self.context.timeout)
+    }
+}
+
+/// What came in the clear in place of a sealed answer: why the peer refuses, or nothing that counts.
+fn refusal_in(received: Result<StreamItem, StreamFault>) -> StreamFault {
+    match received {
+        Ok(StreamItem::Error(text)) => {
+            StreamFault::Refused(format!("the peer says (not authenticated): {text}"))
+        }
+        Ok(_) | Err(StreamFault::Eof | StreamFault::Content(_)) => {
+            LayerError::PlaintextRefused.into()
+        }
+        Err(fault) => fault,
     }
 }
 
@@ -338,7 +387,7 @@ pub(crate) async fn push_pull<T: Transport>(
     let mut channel = open(transport, context, peer, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     let own = own_state(context, peer.name.clone(), join, records).map_err(fault)?;
-    channel.send(own).await.map_err(fault)?;
+    channel.ask(own).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
         StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
@@ -389,7 +438,7 @@ pub(crate) async fn stream_ping<T: Transport>(
         let node = peer.name.as_ref().map_or("", NodeId::as_str);
         let source = Some(PingSource { node: context.own.as_str(), addr: source });
         let ping = Ping { sequence, node, source };
-        channel.send(MessageFrames::ping(context.format, &ping)).await.map_err(fault)?;
+        channel.ask(MessageFrames::ping(context.format, &ping)).await.map_err(fault)?;
         match channel.receive().await.map_err(fault)? {
             StreamItem::Ack { sequence: acked, .. } if acked == sequence => {
                 Ok(StreamResponse::Ack { sequence })
@@ -410,7 +459,7 @@ pub(crate) async fn send_user_message<T: Transport>(
 ) -> Result<(), ExchangeError> {
     let mut channel = open(transport, context, &peer, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    channel.send(MessageFrames::user(context.format, payload)).await.map_err(fault)?;
+    channel.ask(MessageFrames::user(context.format, payload)).await.map_err(fault)?;
     loop {
         match channel.receive().await.map_err(fault)? {
             StreamItem::Response { status: TAKEN, .. } => return Ok(()),

@@ -1,7 +1,7 @@
 //! The layers of a node by themselves, for benchmarks and tests. Not for applications: what is here
 //! may change at any time.
 
-use crate::builder::layers;
+use crate::check::layers;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::layers::{LayerError, Layers};

@@ -8,7 +8,7 @@ use crate::wire::WireFormat;
 
 /// Bytes that the rest of an `alive` message may need beside name and meta, in any wire format,
 /// with packet header and checksum.
-const ALIVE_FIXED_BYTES: usize = 128;
+pub const ALIVE_FIXED_BYTES: usize = 128;
 
 /// The settings of one [`Membership`](crate::Membership).
 ///
@@ -106,7 +106,8 @@ pub struct Config {
     /// `UDPBufferSize`.
     pub max_packet_bytes: usize,
     /// The longest meta in bytes, own and received; must agree in the cluster. Default 512. An
-    /// announcement must fit a packet. Go: `MetaMaxSize`.
+    /// announcement must fit a packet: this much meta, a name of 255 bytes and
+    /// [`ALIVE_FIXED_BYTES`] more, and with the own name what the outer layers add. Go: `MetaMaxSize`.
     pub max_meta_bytes: usize,
     /// How many members are remembered at most, gone ones included; news of one more is dropped and
     /// counted. Default 131,072. A guard against a peer that invents names.
@@ -241,7 +242,13 @@ impl Config {
         )
     }
 
-    /// Checks the settings as a whole.
+    /// How much meta fits a packet beside a name of this length, with nothing around the packet.
+    pub(crate) fn meta_room(&self, name_bytes: usize) -> usize {
+        self.max_packet_bytes.saturating_sub(name_bytes + ALIVE_FIXED_BYTES)
+    }
+
+    /// Checks the settings as a whole. What goes around packets is not known here: see
+    /// [`Membership::set_outer_layers`](crate::Membership::set_outer_layers).
     ///
     /// # Errors
     /// Every fault found, not only the first.
@@ -305,7 +312,7 @@ impl Config {
             "must be between 1024 and 65507",
         );
         require(
-            self.max_meta_bytes + MAX_NAME_BYTES + ALIVE_FIXED_BYTES <= self.max_packet_bytes,
+            self.max_meta_bytes <= self.meta_room(MAX_NAME_BYTES),
             "max_meta_bytes",
             "an announcement (meta, a name of 255 bytes and 128 bytes more) must fit max_packet_bytes",
         );
@@ -372,6 +379,13 @@ mod tests {
             ]
         );
         assert!(error.to_string().contains("max_meta_bytes"), "{error}");
+    }
+
+    #[test]
+    fn no_number_is_too_large_to_be_judged() {
+        let mut config = Config::lan();
+        config.max_meta_bytes = usize::MAX;
+        assert_eq!(config.validate().unwrap_err().faults[0].field, "max_meta_bytes");
     }
 
     #[test]

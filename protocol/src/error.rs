@@ -52,7 +52,9 @@ impl std::error::Error for ConfigError {}
 
 /// Own meta that is too long. Blame: the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("meta of {len} bytes is over the limit of {limit} (`max_meta_bytes`)")]
+#[error(
+    "meta of {len} bytes is over the limit of {limit} (`max_meta_bytes`, or what fits a packet)"
+)]
 pub struct MetaError {
     /// Its length in bytes.
     pub len: usize,

@@ -29,7 +29,7 @@ mod node;
 mod stats;
 pub mod wire;
 
-pub use config::{Config, Lifeguard};
+pub use config::{ALIVE_FIXED_BYTES, Config, Lifeguard};
 pub use error::{
     BroadcastError, ConfigError, ConfigFault, ExchangeError, MetaError, NameError, Refusal,
     StartError,

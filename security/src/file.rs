@@ -6,7 +6,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::key::{KeyError, RandomnessError, SecretKey, fill_random};
@@ -14,6 +16,8 @@ use crate::keyring::MAX_KEYS;
 
 /// More than a full keyring takes, however it is laid out.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// How old a temporary file is that nobody is writing any more: a save takes milliseconds.
+const LEFT_OVER_AFTER: Duration = Duration::from_secs(60);
 /// What a key takes in the file: quotes, comma, indentation, line end.
 const BYTES_PER_KEY: usize = 52;
 
@@ -77,8 +81,7 @@ pub enum KeyringFileError {
         #[source]
         error: KeyError,
     },
-    /// It cannot be written. What stands at the path is whole: the old file, or the new one if only
-    /// its name is not yet sure to outlive a crash. Blame: the machine, or its owner.
+    /// It cannot be written. What stands at the path is the old file. Blame: the machine, or its owner.
     #[error("keyring file {} cannot be written: {error}", path.display())]
     Unwritable {
         /// The file.
@@ -114,7 +117,8 @@ impl KeyringFile {
 
     /// Writes the keys, as [`Keyring::keys`](crate::Keyring::keys) gives them, in place of the file
     /// if there is one. On Unix the new file is its owner's alone. A link at `path` is replaced by
-    /// the file.
+    /// the file. If the folder cannot be synced (one that may be written but not read), the file is
+    /// saved all the same, with a warning: the system may come up with the old one after a crash.
     ///
     /// # Errors
     /// [`KeyringFileError::Empty`] without keys, else [`KeyringFileError::Unwritable`].
@@ -124,7 +128,33 @@ impl KeyringFile {
             return Err(KeyringFileError::Empty { path: path.to_owned() });
         }
         let unwritable = |error| KeyringFileError::Unwritable { path: path.to_owned(), error };
-        replace(path, render(keys).as_bytes()).map_err(unwritable)
+        replace(path, render(keys).as_bytes(), sync_folder).map_err(unwritable)
+    }
+
+    /// Removes what a process that was killed in the middle of [`save`](Self::save) left beside the
+    /// file: files of the pattern of its temporary ones that are older than a minute. Gives how many.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, or one of them cannot be removed.
+    pub fn remove_leftovers(path: impl AsRef<Path>) -> io::Result<usize> {
+        let path = path.as_ref();
+        let Some(name) = path.file_name() else { return Ok(0) };
+        let name = name.to_string_lossy();
+        let mut removed = 0;
+        for entry in fs::read_dir(folder_of(path))? {
+            let entry = entry?;
+            if !is_temporary(&entry.file_name().to_string_lossy(), &name) {
+                continue;
+            }
+            let metadata = entry.metadata()?;
+            // What is younger may be another process that is writing now.
+            let age = metadata.modified()?.elapsed().unwrap_or_default();
+            if metadata.is_file() && age > LEFT_OVER_AFTER {
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 }
 
@@ -178,17 +208,41 @@ fn render(keys: &[SecretKey]) -> Zeroizing<String> {
     text
 }
 
-/// Writes a file beside `path` and puts it in its place.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Writes a file beside `path` and puts it in its place. From then on it is what is read: a folder
+/// that cannot be synced undoes nothing.
+fn replace(
+    path: &Path,
+    text: &[u8],
+    sync_folder: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = folder_of(path);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = Temporary::create(folder, &name.to_string_lossy())?;
     temporary.fill(text)?;
     temporary.become_file(path)?;
-    sync_folder(folder)
+    if let Err(error) = sync_folder(folder) {
+        warn!(path = %path.display(), %error, "the keyring file is saved, but its folder cannot be \
+            synced: after a crash of the system the old file may be back");
+    }
+    Ok(())
+}
+
+/// The name of a temporary file: a dot, the file's name, and a random number.
+fn temporary_name(name: &str, random: u64) -> String {
+    format!(".{name}.{random:016x}")
+}
+
+/// Whether this is the name of a temporary file for the file of that name.
+fn is_temporary(candidate: &str, name: &str) -> bool {
+    let random = candidate.rsplit_once('.').map(|(_, end)| u64::from_str_radix(end, 16));
+    matches!(random, Some(Ok(random)) if candidate == temporary_name(name, random))
 }
 
 /// A file that is removed unless it takes its place.
@@ -201,7 +255,7 @@ impl Temporary {
     fn create(folder: &Path, name: &str) -> io::Result<Self> {
         let mut random = [0; 8];
         fill_random(&mut random).map_err(|RandomnessError(text)| io::Error::other(text))?;
-        let path = folder.join(format!(".{name}.{:016x}", u64::from_le_bytes(random)));
+        let path = folder.join(temporary_name(name, u64::from_le_bytes(random)));
         // A file or link that somebody else has put there is not followed, but an error.
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);

@@ -23,12 +23,13 @@ fn captured(keys: &[u8], kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-async fn play(to: &Node, bytes: &[u8]) {
+async fn play(to: &Node, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to.addr()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
+    answer
 }
 
 /// A rotation to key 2 is taken back, since it became known. Whoever has seen the requests go by
@@ -179,4 +180,53 @@ async fn who_is_away_for_long_is_named() {
     let (_, report) = keys(&nodes[0]).rotate().await.unwrap();
     let absent: Vec<_> = report.absent.iter().map(|id| id.as_str()).collect();
     assert_eq!(absent, [gone.as_str()]);
+}
+
+/// What no key opens is refused in the clear. A sealed refusal would spend messages of the key, for the
+/// place on a stream that the stranger names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_draw_no_sealed_answers() {
+    let cluster = Cluster::<NetTransport>::new();
+    let mut config = encrypted("node", &[1]);
+    // It seals nothing by itself.
+    config.protocol.probe_interval = Duration::ZERO;
+    config.protocol.push_pull_interval = Duration::ZERO;
+    let node = cluster.start(Builder::new(config)).await;
+    let frame = [&[0x0A, 0, 0, 0, 60, 1][..], b"captured-one", &[0; 47]].concat();
+    let foreign = captured(&[2], 16, &[0, 0, 0, 1, b'x', 0]);
+    let labelled = [&[0xF4, 1, b'x'][..], &frame].concat();
+    for said in [&frame, &frame[..30].to_vec(), &foreign, &labelled, &b"M\x01".to_vec()] {
+        let answer = play(&node, said).await;
+        assert!(matches!(answer.first(), None | Some(b'M')), "{answer:?} to {said:?}");
+    }
+    let answer = play(&node, &frame).await;
+    assert!(String::from_utf8_lossy(&answer).contains("no key here opens"), "{answer:?}");
+    assert_eq!(keys(&node).local()[0].sealed, 0);
+}
+
+/// Anybody can say no to who asks under a seal, but nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_in_the_clear_is_told_as_one_that_proves_nothing() {
+    let cluster = Cluster::<NetTransport>::new();
+    let node = cluster.start(Builder::new(encrypted("node", &[1]))).await;
+    // A direction with one frame: an error, and a push/pull without members.
+    let refusal = b"M\x01\0\0\0\x08\0\0\0\0\x01\x16no";
+    let state = b"M\x01\0\0\0\x0c\0\0\0\0\x01\x10\0\0\0\x01x\0";
+    for (answer, told) in [
+        (&refusal[..], "the peer says (not authenticated): no"),
+        (&state[..], "it is not encrypted"),
+        (&state[..3], "it is not encrypted"),
+    ] {
+        let listener = TcpListener::bind((node.addr().ip(), 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut question = Vec::new();
+            let _ = stream.read_to_end(&mut question).await;
+        });
+        let error = node.join([at.to_string()]).await.unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+    }
 }

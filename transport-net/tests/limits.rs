@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use memberlist_transport::{OpenError, SendError, Transport};
-use memberlist_transport_net::NetTransport;
+use memberlist_transport_net::{NetConfig, NetTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -226,4 +226,46 @@ async fn a_dial_that_fails_says_why() {
     a.send_packet(&nobody.into(), b"x").await.unwrap();
     exchange(&a, a.advertise_addr(), &a, b"to itself").await;
     assert_eq!(a.stats().streams_open_errors, 1);
+}
+
+/// Each number and time at its extremes works, or is an error of its own.
+#[tokio::test]
+async fn every_setting_at_its_extremes() {
+    let sizes: [fn(&mut NetConfig, usize); 4] = [
+        |config, n| config.udp_recv_buffer_bytes = n,
+        |config, n| config.udp_send_buffer_bytes = n,
+        |config, n| config.max_packet_bytes = n,
+        |config, n| config.max_inbound_streams = n,
+    ];
+    let times: [fn(&mut NetConfig, Duration); 3] = [
+        |config, time| config.read_timeout = time,
+        |config, time| config.write_timeout = time,
+        |config, time| config.stream_timeout = Some(time),
+    ];
+    let mut configs = Vec::new();
+    let config = || NetConfig::new(v4(0));
+    for (set, n) in sizes.iter().flat_map(|set| [0, usize::MAX].map(|n| (set, n))) {
+        configs.push(config());
+        set(configs.last_mut().unwrap(), n);
+    }
+    for (set, n) in times.iter().flat_map(|set| [Duration::ZERO, Duration::MAX].map(|n| (set, n))) {
+        configs.push(config());
+        set(configs.last_mut().unwrap(), n);
+    }
+    let (mut bound, peer) = (0, bind(|_| {}));
+    for config in configs {
+        let Ok(transport) = NetTransport::bind(config) else { continue };
+        bound += 1;
+        exchange(&peer, transport.advertise_addr(), &transport, b"hello").await;
+        let mut stream =
+            peer.open_stream(&transport.advertise_addr().into(), PATIENCE).await.unwrap();
+        let (mut accepted, _) = transport.accept_stream().await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        accepted.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello");
+    }
+    // Buffers of any size, unlimited streams, and endless times.
+    assert_eq!(bound, 4 + 1 + 3);
 }

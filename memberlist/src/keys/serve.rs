@@ -67,7 +67,7 @@ where
 {
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     let message = MessageFrames::request(context.format, TOPIC, body.into());
-    channel.send(message).await.map_err(fault)?;
+    channel.ask(message).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         // An answer in the clear could be anybody's.
         StreamItem::Response { status, body } if channel.opened_with().is_some() => {

@@ -112,6 +112,13 @@ pub(crate) struct Wrapping {
     pub(crate) sealed: bool,
 }
 
+/// The bytes to keep free in a packet for each layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reserved {
+    pub(crate) label: usize,
+    pub(crate) sealing: usize,
+}
+
 impl Wrapping {
     pub(crate) fn room(self, max_packet_bytes: usize) -> Room {
         Room { head: self.head, tail: self.tail, max_packet_bytes }
@@ -134,6 +141,13 @@ impl Layers {
         let sealed = self.sealing.seals_outgoing();
         let (head, tail) = if sealed { Sealing::PACKET_ROOM } else { (0, 0) };
         Wrapping { head: self.outgoing.header_len() + head, tail, sealed }
+    }
+
+    /// What label and encryption add to a packet at most, in bytes, whatever is switched on or off while
+    /// the node runs or by its next step of a roll-out.
+    pub(crate) fn reserved(&self) -> Reserved {
+        let (head, tail) = if self.sealing.has_keys() { Sealing::PACKET_ROOM } else { (0, 0) };
+        Reserved { label: self.label.header_len(), sealing: head + tail }
     }
 
     /// Wraps a packet in place: its content begins behind the wrapping's head.

@@ -5,7 +5,7 @@
 //! refuse what is not encrypted.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -67,7 +67,7 @@ impl Sealing {
             encrypt_outgoing: AtomicBool::new(encryption.encrypt_outgoing),
             verify_incoming: AtomicBool::new(encryption.verify_incoming),
             accept_v0: encryption.accept_v0,
-            file: encryption.keyring_file.clone(),
+            file: encryption.keyring_file.as_deref().map(fixed),
             travelled: Mutex::default(),
             saving: Arc::default(),
             unsaved: Arc::default(),
@@ -77,6 +77,10 @@ impl Sealing {
 
     pub(crate) fn keys(&self) -> Option<&Keys> {
         self.0.as_ref()
+    }
+
+    pub(crate) fn has_keys(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(crate) fn seals_outgoing(&self) -> bool {
@@ -137,9 +141,13 @@ impl Sealing {
         match (&self.0, first == FRAME_TYPE) {
             (None, true) => Err(LayerError::NoKey),
             (None, false) => Ok(false),
-            (Some(_), true) => Ok(true),
-            (Some(keys), false) => keys.allow_plain().map(|()| false),
+            (Some(_), sealed) => Ok(sealed),
         }
+    }
+
+    /// Whether what is not sealed is accepted now.
+    pub(crate) fn allow_plain(&self) -> Result<(), LayerError> {
+        self.0.as_ref().map_or(Ok(()), Keys::allow_plain)
     }
 
     /// How long the frame at the beginning of these bytes is, if that is known.
@@ -183,6 +191,12 @@ impl Keys {
             false => Ok(()),
         }
     }
+}
+
+/// The path, wherever the process goes. One that cannot be made absolute cannot be written either, which
+/// is told then.
+fn fixed(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Warns once when a key has sealed so much that it should be replaced.

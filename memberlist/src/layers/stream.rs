@@ -14,12 +14,18 @@ use crate::config::InboundLabel;
 /// writes is shorter.
 const MAX_FIRST_FRAME_BYTES: usize = 66 * 1024;
 
+/// What a refusal in the clear has at most, in bytes: more than a text of the longest.
+const MAX_REFUSAL_BYTES: usize = 2 * 1024;
+
 /// What a direction of a stream turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unknown,
     Plain,
     Sealed,
+    /// An answer in the clear where it must be sealed: it counts only as a refusal by a peer that has
+    /// no key to seal it with, and proves nothing.
+    Refusal,
 }
 
 /// Takes the layers off what arrives.
@@ -30,6 +36,9 @@ pub(crate) struct StreamReader {
     /// The one under which the stream was opened.
     label: Label,
     kind: Kind,
+    side: Side,
+    /// Bytes of a refusal in the clear that have come.
+    refusal: usize,
     /// Where the next frame belongs.
     place: Place,
     /// The name of the stream, once it is known.
@@ -43,7 +52,8 @@ pub(crate) struct StreamReader {
 impl StreamReader {
     /// For a stream that a peer opened.
     pub(crate) fn of_dialler(layers: Arc<Layers>) -> Self {
-        Self { header: Some(LabelReader::new()), ..Self::of_answer(layers) }
+        let header = Some(LabelReader::new());
+        Self { header, side: Side::Dialler, ..Self::of_answer(layers) }
     }
 
     /// For the answer on a stream that this node opened.
@@ -52,6 +62,8 @@ impl StreamReader {
             header: None,
             label: layers.outgoing.clone(),
             kind: Kind::Unknown,
+            side: Side::Answerer,
+            refusal: 0,
             place: Place::First,
             name: StreamName::default(),
             arrived: BytesMut::new(),
@@ -81,18 +93,38 @@ impl StreamReader {
         }
         let Some(&first) = bytes.first() else { return Ok(()) };
         if self.kind == Kind::Unknown {
-            let sealed = self.layers.sealing.is_sealed(first)?;
-            self.kind = if sealed { Kind::Sealed } else { Kind::Plain };
+            self.kind = self.judge(first)?;
         }
         match self.kind {
             Kind::Sealed => {
                 self.arrived.extend_from_slice(bytes);
-                self.open_frames(to)
+                return self.open_frames(to);
             }
-            _ => {
-                to.push(bytes);
-                Ok(())
+            Kind::Refusal => {
+                self.refusal += bytes.len();
+                if self.refusal > MAX_REFUSAL_BYTES {
+                    return Err(LayerError::PlaintextRefused);
+                }
             }
+            // Asked each time: it may be switched off while a stream goes on.
+            Kind::Plain | Kind::Unknown => self.layers.sealing.allow_plain()?,
+        }
+        to.push(bytes);
+        Ok(())
+    }
+
+    /// What a direction is that begins with this byte.
+    fn judge(&self, first: u8) -> Result<Kind, LayerError> {
+        let sealing = &self.layers.sealing;
+        if sealing.is_sealed(first)? {
+            return Ok(Kind::Sealed);
+        }
+        let allowed = sealing.allow_plain();
+        let asked_under_seal =
+            matches!(self.place, Place::Answer(name) if name != StreamName::default());
+        match self.side {
+            Side::Answerer if asked_under_seal || allowed.is_err() => Ok(Kind::Refusal),
+            _ => allowed.map(|()| Kind::Plain),
         }
     }
 
@@ -110,6 +142,10 @@ impl StreamReader {
             let sealing = &layers.sealing;
             let (content, key) =
                 sealing.open_frame(&self.begun_with, &self.label, self.place, frame)?;
+            if content.is_empty() {
+                // One could be sent again and again: its place is that of all later ones.
+                return Err(LayerError::Malformed("a sealed frame of nothing".to_owned()));
+            }
             to.push(content);
             self.opened_with = Some(key);
             if self.place == Place::First {
@@ -126,6 +162,11 @@ impl StreamReader {
             header.finish()?;
         }
         Ok(self.arrived.is_empty())
+    }
+
+    /// Whether what came is an answer in the clear that may only be a refusal.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.kind == Kind::Refusal
     }
 
     /// The label under which the stream was opened.
@@ -146,6 +187,9 @@ pub(crate) struct StreamWriter {
     header: bool,
     label: Label,
     side: Side,
+    /// Whether this direction is sealed: decided with its first record, since a reader takes it to be
+    /// one or the other.
+    sealed: Option<bool>,
     begun_with: StreamKeys,
     key: Option<KeyName>,
     /// Where the next frame belongs.
@@ -153,13 +197,11 @@ pub(crate) struct StreamWriter {
     name: StreamName,
 }
 
-/// Who this node is on a stream, and so whether what it writes is sealed.
+/// Whose words a direction of a stream are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Dialler,
     Answerer,
-    /// Refuses what came in the clear: its reason must be readable.
-    Refuser,
 }
 
 impl StreamWriter {
@@ -178,6 +220,7 @@ impl StreamWriter {
             header: side == Side::Dialler,
             label: layers.outgoing.clone(),
             side,
+            sealed: None,
             begun_with: layers.sealing.begin_stream(),
             key,
             place,
@@ -195,9 +238,10 @@ impl StreamWriter {
         }
     }
 
-    /// What follows is for a peer that does not encrypt.
+    /// What follows is for a peer that has shown no key of this node's: it could not read a seal, and
+    /// must not draw one. Without effect once something was written.
     pub(crate) fn refuse_in_the_clear(&mut self) {
-        self.side = Side::Refuser;
+        self.sealed.get_or_insert(false);
     }
 
     /// Wraps what `write` appends to `out`, which is cleared; false, and nothing done, if it says that
@@ -210,10 +254,8 @@ impl StreamWriter {
         out.clear();
         let sealing = &self.layers.sealing;
         // Who asks under a seal is answered so, whatever the switch says.
-        let sealed = match self.side {
-            Side::Refuser => false,
-            Side::Dialler | Side::Answerer => sealing.seals_outgoing() || self.key.is_some(),
-        };
+        let wanted = || sealing.seals_outgoing() || self.key.is_some();
+        let sealed = *self.sealed.get_or_insert_with(wanted);
         let label = if self.header { self.label.header_len() } else { 0 };
         let start = label + if sealed { Sealing::FRAME_ROOM } else { 0 };
         out.resize(start, 0);

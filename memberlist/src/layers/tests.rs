@@ -110,6 +110,111 @@ fn through_stream(
     Ok(item.expect("a whole message"))
 }
 
+/// The records of a message, one by one, as a direction of a stream carries them.
+struct Records(StreamWriter, MessageFrames, FrameNumber, bool);
+
+impl Records {
+    fn of(writer: StreamWriter, message: MessageFrames) -> Self {
+        Self(writer, message, FrameNumber::default(), false)
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        let Self(writer, message, number, began) = self;
+        let mut out = Vec::new();
+        let written = writer.wrap(&mut out, |out| {
+            if !std::mem::replace(began, true) {
+                preamble(WireFormat::Native, out);
+            }
+            message.next_record(number, out)
+        });
+        assert!(written.unwrap(), "no further record");
+        out
+    }
+}
+
+/// Gives what arrives to a reader, and the message if that was all of it.
+fn take(reader: &mut StreamReader, bytes: &[u8]) -> Result<Option<StreamItem>, LayerError> {
+    let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+    reader.push(bytes, &mut frames)?;
+    let mut assembler = Assembler::new(WireFormat::Native, StreamLimits::default());
+    let payload = frames.next_frame().unwrap();
+    Ok(payload.and_then(|payload| assembler.push(&payload).unwrap()))
+}
+
+fn switch(layers: &Layers, encrypt_outgoing: bool, verify_incoming: bool) {
+    let keys = layers.sealing.keys().unwrap();
+    keys.encrypt_outgoing.store(encrypt_outgoing, std::sync::atomic::Ordering::Relaxed);
+    keys.verify_incoming.store(verify_incoming, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// A reader takes a direction to be sealed or plain from its first byte to its last.
+#[test]
+fn a_direction_that_was_begun_is_ended_so_whatever_is_switched() {
+    let both = layers("", &[1], InboundLabel::Check);
+    for sealed in [false, true] {
+        switch(&both, sealed, false);
+        let message = MessageFrames::user(WireFormat::Native, vec![7; 100_000].into());
+        let mut records = Records::of(StreamWriter::of_dialler(Arc::clone(&both), None), message);
+        let first = records.next();
+        switch(&both, !sealed, false);
+        let mut reader = StreamReader::of_dialler(Arc::clone(&both));
+        let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+        for record in [first, records.next()] {
+            reader.push(&record, &mut frames).unwrap();
+            assert!(frames.next_frame().unwrap().is_some());
+        }
+        assert_eq!(reader.opened_with().is_some(), sealed);
+    }
+}
+
+/// However long ago the stream was begun.
+#[test]
+fn plaintext_is_refused_from_the_switch_on() {
+    let node = layers("", &[1], InboundLabel::Check);
+    switch(&node, false, false);
+    let mut reader = StreamReader::of_dialler(Arc::clone(&node));
+    assert_eq!(take(&mut reader, b"M"), Ok(None));
+    switch(&node, false, true);
+    assert_eq!(take(&mut reader, b"\x01"), Err(LayerError::PlaintextRefused));
+}
+
+/// It would be progress for ever, and could be sent again by who has only seen it.
+#[test]
+fn a_sealed_frame_of_nothing_is_refused() {
+    let both = layers("", &[1], InboundLabel::Check);
+    let mut writer = StreamWriter::of_dialler(Arc::clone(&both), None);
+    let mut frame = Vec::new();
+    assert!(writer.wrap(&mut frame, |_| true).unwrap());
+    let refused = take(&mut StreamReader::of_dialler(both), &frame);
+    assert!(matches!(refused, Err(LayerError::Malformed(_))), "{refused:?}");
+}
+
+/// Who seals a question, or accepts nothing that is not sealed, takes an answer in the clear for
+/// nothing but a refusal, and not for a long one.
+#[test]
+fn an_answer_in_the_clear_is_at_most_a_refusal() {
+    let asker = layers("", &[1], InboundLabel::Check);
+    let plain = layers("", &[], InboundLabel::Check);
+    for (encrypt, verify, refusal_only) in
+        [(true, true, true), (true, false, true), (false, true, true), (false, false, false)]
+    {
+        switch(&asker, encrypt, verify);
+        let question = MessageFrames::user(WireFormat::Native, "hello".into());
+        let writer = StreamWriter::of_dialler(Arc::clone(&asker), None);
+        let mut question = Records::of(writer, question);
+        question.next();
+        let mut reader = StreamReader::of_answer(Arc::clone(&asker));
+        reader.expect_answer(&question.0);
+        let answer = MessageFrames::error(WireFormat::Native, "no");
+        let mut answer = Records::of(StreamWriter::of_answer(Arc::clone(&plain)), answer);
+        let item = take(&mut reader, &answer.next()).unwrap();
+        assert_eq!(item, Some(StreamItem::Error("no".to_owned())));
+        assert_eq!(reader.is_refusal(), refusal_only, "{encrypt} {verify}");
+        let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+        assert_eq!(reader.push(&[0; 2048], &mut frames).is_err(), refusal_only);
+    }
+}
+
 proptest! {
     #[test]
     fn any_content_comes_back(

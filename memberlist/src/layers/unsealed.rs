@@ -37,6 +37,10 @@ impl Sealing {
     pub(crate) const PACKET_ROOM: (usize, usize) = (0, 0);
     pub(crate) const FRAME_ROOM: usize = 0;
 
+    pub(crate) fn has_keys(&self) -> bool {
+        false
+    }
+
     pub(crate) fn seals_outgoing(&self) -> bool {
         false
     }
@@ -78,6 +82,11 @@ impl Sealing {
     /// Whether a stream that begins with this byte is sealed.
     pub(crate) fn is_sealed(&self, first: u8) -> Result<bool, LayerError> {
         if first == FRAME_TYPE { Err(LayerError::NoKey) } else { Ok(false) }
+    }
+
+    /// Nothing else is understood.
+    pub(crate) fn allow_plain(&self) -> Result<(), LayerError> {
+        Ok(())
     }
 
     /// How long the first frame of these bytes is, if that is known.

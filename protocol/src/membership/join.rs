@@ -82,13 +82,19 @@ impl Membership {
     /// [`Event::BroadcastDone`]; with nobody to tell, at once.
     ///
     /// # Errors
-    /// If it is too long.
+    /// If it is over [`max_meta_bytes`](crate::Config::max_meta_bytes), or beside the outer layers over
+    /// what fits a packet.
     pub fn update_meta(
         &mut self,
         meta: bytes::Bytes,
         now: Instant,
     ) -> Result<OperationId, crate::error::MetaError> {
-        super::check_meta(&self.config, &meta)?;
+        let room = self.config.meta_room(self.id.as_str().len());
+        let room = room.saturating_sub(self.outer_overhead);
+        let (len, limit) = (meta.len(), self.config.max_meta_bytes.min(room));
+        if len > limit {
+            return Err(crate::error::MetaError { len, limit });
+        }
         let done = self.next_operation();
         let mut node = Node::clone(&self.own_record().node);
         node.meta = meta;

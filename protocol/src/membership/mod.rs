@@ -283,7 +283,10 @@ impl Membership {
         app: Box<dyn Application + Send>,
     ) -> Result<Self, StartError> {
         config.validate()?;
-        check_meta(&config, &meta)?;
+        let (len, limit) = (meta.len(), config.max_meta_bytes);
+        if len > limit {
+            return Err(MetaError { len, limit }.into());
+        }
         let addr = canonical(addr);
         if addr.port() == 0 || addr.ip().is_unspecified() || addr.ip().is_multicast() {
             return Err(StartError::Address(addr));
@@ -479,6 +482,10 @@ impl Membership {
     /// Tells how many bytes the outer layers (label, encryption) add to a packet, and whether they
     /// authenticate it: then it carries no checksum. Both may change at any time; what is queued is
     /// packed accordingly.
+    ///
+    /// The caller must see to it that an announcement still fits: the longest meta, the own name and
+    /// [`ALIVE_FIXED_BYTES`](crate::ALIVE_FIXED_BYTES) besides these bytes. A node whose announcement
+    /// fits no packet cannot contradict its own death.
     pub fn set_outer_layers(&mut self, overhead_bytes: usize, authenticate: bool) {
         self.outer_overhead = overhead_bytes;
         self.checksum = self.config.checksum && !authenticate;
@@ -670,11 +677,6 @@ impl Membership {
             self.events.push_back(Event::Updated(member));
         }
     }
-}
-
-fn check_meta(config: &Config, meta: &[u8]) -> Result<(), MetaError> {
-    let (len, limit) = (meta.len(), config.max_meta_bytes);
-    if len > limit { Err(MetaError { len, limit }) } else { Ok(()) }
 }
 
 /// An announcement that borrows from a record.

@@ -139,3 +139,49 @@ fn permissions() {
     KeyringFile::save(&path, &keys()).unwrap();
     assert_eq!(mode(), 0o600, "a file that was open to others is closed");
 }
+
+/// A folder that may be written but not read cannot be opened to be synced.
+#[test]
+fn what_is_in_its_place_is_saved_though_the_folder_is_not_synced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keyring.json");
+    let keys = keys();
+    let unreadable = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+    replace(&path, render(&keys).as_bytes(), unreadable).unwrap();
+    assert_eq!(KeyringFile::load(&path).unwrap().keys, keys);
+    assert_eq!(names(folder.path()), ["keyring.json"]);
+}
+
+#[test]
+fn what_a_killed_save_left_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keyring.json");
+    KeyringFile::save(&path, &keys()).unwrap();
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let write = |name: &str, old: bool| {
+        let file = File::create(folder.path().join(name)).unwrap();
+        if old {
+            file.set_modified(hour_ago).unwrap();
+        }
+    };
+    write(".keyring.json.0123456789abcdef", true);
+    let kept = [
+        // Somebody else's, or in use now.
+        (".keyring.json.0123456789abcdeg", true),
+        (".keyring.json.12", true),
+        (".keyring.json.+123456789abcdef", true),
+        (".other.json.0123456789abcdef", true),
+        ("keyring.json.0123456789abcdef", true),
+        (".keyring.json.fedcba9876543210", false),
+    ];
+    kept.iter().for_each(|(name, old)| write(name, *old));
+    assert_eq!(KeyringFile::remove_leftovers(&path).unwrap(), 1);
+    assert_eq!(KeyringFile::remove_leftovers(&path).unwrap(), 0);
+    let mut expected: Vec<_> = kept.iter().map(|(name, _)| (*name).to_owned()).collect();
+    expected.push("keyring.json".to_owned());
+    let mut left = names(folder.path());
+    left.sort();
+    expected.sort();
+    assert_eq!(left, expected);
+    assert!(KeyringFile::remove_leftovers(folder.path().join("no/such/folder")).is_err());
+}

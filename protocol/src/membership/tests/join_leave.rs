@@ -235,6 +235,20 @@ fn new_meta_reaches_everybody() {
     assert_eq!(net.hosts[2].machine.own().incarnation, 2);
 }
 
+/// Nobody could be told of it, nor could a suspicion be contradicted.
+#[test]
+fn meta_that_fits_no_packet_beside_the_outer_layers_is_refused() {
+    let mut one = One::knowing(quiet(), 1);
+    // 1,400 bytes, less these, less the name's two, less 128: 500 are left, and 512 are allowed.
+    one.machine.set_outer_layers(770, false);
+    let update = |one: &mut One, len| one.machine.update_meta(vec![0; len].into(), one.now);
+    let error = update(&mut one, 501).unwrap_err();
+    assert_eq!((error.len, error.limit), (501, 500));
+    assert!(update(&mut one, 500).is_ok());
+    assert_eq!(one.drops(DropReason::TooLargeToSend), 0);
+    assert_eq!(one.machine.queued_broadcasts().0, 1);
+}
+
 #[test]
 fn meta_that_changes_while_away_is_announced_at_the_return() {
     let mut net = Net::cluster(3, quiet(), 1);

@@ -183,6 +183,10 @@ impl Open {
     }
 
     fn add(&mut self, frame: &Frame<'_>, limits: &StreamLimits) -> Result<(), StreamError> {
+        if frame.body.is_empty() && !frame.last {
+            // No limit of bytes would ever end such a message.
+            return Err(StreamError::Malformed("a frame of nothing in the middle of a message"));
+        }
         self.grow(frame.body.len(), limits)?;
         match &mut self.content {
             Content::Skipped => Ok(()),

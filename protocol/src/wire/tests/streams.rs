@@ -103,6 +103,25 @@ fn messages_of_bytes() {
     );
 }
 
+/// A message of frames without a body would never end by its length.
+#[test]
+fn frames_of_nothing_are_no_message() {
+    let nothing = StreamError::Malformed("a frame of nothing in the middle of a message");
+    // A user message, one that is skipped, a push/pull with frames of its own or of a later version.
+    for message in [
+        ["00000000 00 13 6869", "00000001 00 13"],
+        ["00000000 00 63", "00000001 00 63"],
+        ["00000000 00 10 01 00 02 0161 00", "00000001 00 12"],
+        ["00000000 00 10 01 00 02 0161 00", "00000001 00 63"],
+    ] {
+        assert_eq!(assemble(&message), Err(nothing), "{message:?}");
+    }
+    // The first one and the last one may be empty.
+    let item = StreamItem::User("hi".into());
+    let message = ["00000000 00 13", "00000001 00 13 6869", "00000002 01 13"];
+    assert_eq!(assemble(&message), Ok(vec![item]));
+}
+
 #[test]
 fn push_pulls() {
     let start = PushPullStart { from: id("a"), to: None, join: true };

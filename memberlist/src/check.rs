@@ -1,0 +1,161 @@
+//! Whether settings can be used: by themselves, with each other, and over a transport.
+
+use std::sync::Arc;
+
+use memberlist_protocol::NodeId;
+use memberlist_protocol::wire::stream::StreamLimits;
+use memberlist_security::Label;
+use memberlist_transport::Transport;
+use tracing::warn;
+
+use crate::config::{Config, InboundLabel};
+use crate::error::StartError;
+use crate::layers::{Layers, Reserved, Sealing};
+
+/// What settings turn out to be.
+pub(crate) struct Checked {
+    pub(crate) id: NodeId,
+    /// With packets that fit the transport.
+    pub(crate) protocol: memberlist_protocol::Config,
+    pub(crate) layers: Arc<Layers>,
+}
+
+pub(crate) fn check<T: Transport>(config: &Config, transport: &T) -> Result<Checked, StartError> {
+    check_limits(config)?;
+    let id = NodeId::new(&config.name)?;
+    let layers = Arc::new(layers(config)?);
+    let protocol = fitted(config, transport)?;
+    protocol.validate().map_err(memberlist_protocol::StartError::from)?;
+    check_announcement(&protocol, &id, &layers)?;
+    if let Some(warning) = contradiction(config)? {
+        warn!(node = %id, "{warning}");
+    }
+    Ok(Checked { id, protocol, layers })
+}
+
+fn check_limits(config: &Config) -> Result<(), StartError> {
+    let limits = stream_limits(config);
+    let checks = [
+        ("join_concurrency", config.join_concurrency >= 1, "at least 1"),
+        ("max_inbound_streams", config.max_inbound_streams >= 1, "at least 1"),
+        ("message_capacity", config.message_capacity >= 1, "at least 1"),
+        ("event_capacity", config.event_capacity >= 1, "at least 1"),
+        (
+            "max_buffered_stream_bytes",
+            config.max_buffered_stream_bytes >= limits.max_message_bytes,
+            "at least the largest message, 40 MiB",
+        ),
+        (
+            "max_waiting_state_bytes",
+            config.max_waiting_state_bytes > limits.max_user_bytes,
+            "more than the largest user state, 20 MiB",
+        ),
+    ];
+    match checks.into_iter().find(|(_, holds, _)| !holds) {
+        Some((field, _, rule)) => Err(StartError::Limit { field, rule }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn stream_limits(config: &Config) -> StreamLimits {
+    let mut limits = StreamLimits::default();
+    limits.max_meta_bytes = config.protocol.max_meta_bytes;
+    limits
+}
+
+/// The smallest packets that the protocol can work with, in bytes.
+const LEAST_PACKET_BYTES: usize = 1024;
+
+/// The protocol's settings with packets that fit the transport: larger ones would never go out.
+fn fitted<T: Transport>(
+    config: &Config,
+    transport: &T,
+) -> Result<memberlist_protocol::Config, StartError> {
+    let limit = transport.max_packet_bytes(&transport.advertise_addr().into());
+    if limit < LEAST_PACKET_BYTES {
+        return Err(StartError::TransportPackets { limit, least: LEAST_PACKET_BYTES });
+    }
+    let mut protocol = config.protocol.clone();
+    protocol.max_packet_bytes = protocol.max_packet_bytes.min(limit);
+    Ok(protocol)
+}
+
+/// Whatever is switched on while the node runs, it must be able to announce itself.
+fn check_announcement(
+    protocol: &memberlist_protocol::Config,
+    id: &NodeId,
+    layers: &Layers,
+) -> Result<(), StartError> {
+    let (max_packet_bytes, max_meta_bytes) = (protocol.max_packet_bytes, protocol.max_meta_bytes);
+    let (name, rest) = (id.as_str().len(), memberlist_protocol::ALIVE_FIXED_BYTES);
+    let Reserved { label, sealing } = layers.reserved();
+    match max_meta_bytes.saturating_add(name + rest + label + sealing) > max_packet_bytes {
+        true => Err(StartError::Announcement {
+            max_packet_bytes,
+            max_meta_bytes,
+            name,
+            rest,
+            label,
+            sealing,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Settings that are no step of any roll-out: an error if they cannot be changed while the node runs,
+/// else what to warn of.
+fn contradiction(config: &Config) -> Result<Option<&'static str>, StartError> {
+    if !config.label.is_empty()
+        && !config.label_outgoing
+        && config.inbound_label == InboundLabel::Check
+    {
+        return Err(StartError::Contradiction(
+            "`label_outgoing` is off while `inbound_label` is `Check`: this node would refuse what \
+             nodes like it send; a roll-out of a label begins with `Optional`",
+        ));
+    }
+    #[cfg(feature = "encryption")]
+    if config.encryption.as_ref().is_some_and(|it| it.verify_incoming && !it.encrypt_outgoing) {
+        return Ok(Some(
+            "`encrypt_outgoing` is off while `verify_incoming` is on: nodes with these settings refuse \
+             each other's packets and streams; switch one of them, and in a roll-out `verify_incoming` \
+             on last, in the way back off first",
+        ));
+    }
+    Ok(None)
+}
+
+/// What goes around packets and streams.
+pub(crate) fn layers(config: &Config) -> Result<Layers, StartError> {
+    let label = Label::new(&config.label)?;
+    #[cfg(feature = "encryption")]
+    let sealing = Sealing::new(config.encryption.as_ref());
+    #[cfg(not(feature = "encryption"))]
+    let sealing = Sealing;
+    Ok(Layers::new(label, config.label_outgoing, config.inbound_label, sealing))
+}
+
+#[cfg(all(test, feature = "encryption"))]
+mod tests {
+    use memberlist_security::{KeySize, Keyring, SecretKey};
+
+    use super::*;
+    use crate::config::Encryption;
+
+    /// The switches can be turned while the node runs, so it is started.
+    #[test]
+    fn who_refuses_what_nodes_like_it_send_is_warned() {
+        for (encrypt_outgoing, verify_incoming, warned) in
+            [(true, true, false), (true, false, false), (false, false, false), (false, true, true)]
+        {
+            let key = SecretKey::generate(KeySize::Bits256).unwrap();
+            let mut encryption = Encryption::new(Keyring::new(key));
+            encryption.encrypt_outgoing = encrypt_outgoing;
+            encryption.verify_incoming = verify_incoming;
+            let mut config = Config::lan("a");
+            config.encryption = Some(encryption);
+            let warning = contradiction(&config).unwrap();
+            assert_eq!(warning.is_some(), warned, "{encrypt_outgoing} {verify_incoming}");
+        }
+    }
+}
