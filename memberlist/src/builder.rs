@@ -88,11 +88,11 @@ impl Builder {
     /// If the settings cannot be used. The transport is dropped then.
     pub async fn start<T: Transport>(self, transport: T) -> Result<Memberlist<T>, StartError> {
         let Self { config, delegate, observed, messages } = self;
-        let Checked { id, protocol, layers } = check(&config, &transport)?;
+        let Checked { id, assured_packet_bytes, layers } = check(&config, &transport)?;
         let meta = delegate.node_meta(config.protocol.max_meta_bytes);
         let now = tokio::time::Instant::now().into_std();
-        let machine = Membership::new(
-            protocol,
+        let mut machine = Membership::new(
+            config.protocol.clone(),
             id.clone(),
             transport.advertise_addr(),
             meta.unwrap_or_else(|| config.meta.clone()),
@@ -100,6 +100,7 @@ impl Builder {
             now,
             Box::new(Decisions::new(Arc::clone(&delegate))),
         )?;
+        machine.set_assured_packet_bytes(assured_packet_bytes);
 
         let shared = Arc::new(Shared::new(id.clone()));
         let hub = Arc::clone(&shared.hub);

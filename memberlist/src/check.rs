@@ -15,8 +15,8 @@ use crate::layers::{Layers, Reserved, Sealing};
 /// What settings turn out to be.
 pub(crate) struct Checked {
     pub(crate) id: NodeId,
-    /// With packets that fit the transport.
-    pub(crate) protocol: memberlist_protocol::Config,
+    /// What the transport takes to every peer at any time.
+    pub(crate) assured_packet_bytes: usize,
     pub(crate) layers: Arc<Layers>,
 }
 
@@ -24,13 +24,17 @@ pub(crate) fn check<T: Transport>(config: &Config, transport: &T) -> Result<Chec
     check_limits(config)?;
     let id = NodeId::new(&config.name)?;
     let layers = Arc::new(layers(config)?);
-    let protocol = fitted(config, transport)?;
-    protocol.validate().map_err(memberlist_protocol::StartError::from)?;
-    check_announcement(&protocol, &id, &layers)?;
+    check_name(&id, transport)?;
+    let assured_packet_bytes = assured(transport)?;
+    // What must reach everybody must fit the smallest packets.
+    let mut smallest = config.protocol.clone();
+    smallest.max_packet_bytes = smallest.max_packet_bytes.min(assured_packet_bytes);
+    smallest.validate().map_err(memberlist_protocol::StartError::from)?;
+    check_announcement(&smallest, &id, &layers)?;
     if let Some(warning) = contradiction(config)? {
         warn!(node = %id, "{warning}");
     }
-    Ok(Checked { id, protocol, layers })
+    Ok(Checked { id, assured_packet_bytes, layers })
 }
 
 fn check_limits(config: &Config) -> Result<(), StartError> {
@@ -66,18 +70,22 @@ pub(crate) fn stream_limits(config: &Config) -> StreamLimits {
 /// The smallest packets that the protocol can work with, in bytes.
 const LEAST_PACKET_BYTES: usize = 1024;
 
-/// The protocol's settings with packets that fit the transport: larger ones would never go out.
-fn fitted<T: Transport>(
-    config: &Config,
-    transport: &T,
-) -> Result<memberlist_protocol::Config, StartError> {
-    let limit = transport.max_packet_bytes(&transport.advertise_addr().into());
-    if limit < LEAST_PACKET_BYTES {
-        return Err(StartError::TransportPackets { limit, least: LEAST_PACKET_BYTES });
+fn assured<T: Transport>(transport: &T) -> Result<usize, StartError> {
+    let limit = transport.assured_packet_bytes();
+    match limit < LEAST_PACKET_BYTES {
+        true => Err(StartError::TransportPackets { limit, least: LEAST_PACKET_BYTES }),
+        false => Ok(limit),
     }
-    let mut protocol = config.protocol.clone();
-    protocol.max_packet_bytes = protocol.max_packet_bytes.min(limit);
-    Ok(protocol)
+}
+
+/// Under another name than its certificate's, nobody would believe this node what it says of itself.
+fn check_name<T: Transport>(id: &NodeId, transport: &T) -> Result<(), StartError> {
+    match transport.own_name() {
+        Some(certified) if *certified != *id.as_str() => {
+            Err(StartError::CertifiedName { name: id.clone(), certified: certified.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whatever is switched on while the node runs, it must be able to announce itself.

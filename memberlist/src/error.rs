@@ -68,6 +68,15 @@ pub enum StartError {
         /// What is needed, in bytes.
         least: usize,
     },
+    /// The transport proves another name to peers than this node's: with a certificate to which names
+    /// are bound.
+    #[error("this node is called {name}, and its certificate is {certified}'s")]
+    CertifiedName {
+        /// This node's name.
+        name: memberlist_protocol::NodeId,
+        /// The name in the certificate.
+        certified: String,
+    },
     /// The system gave no randomness.
     #[error("no randomness from the system: {0}")]
     Randomness(String),

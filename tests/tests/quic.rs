@@ -64,3 +64,44 @@ async fn nobody_dies_of_a_lossy_network() {
         assert!(lost > 0, "the network loses nothing");
     }
 }
+
+/// A node whose certificate has another name is told at the start, not by the silence of all others.
+#[tokio::test]
+async fn the_name_must_be_the_certificates() {
+    let ca = TlsConfig::cluster_ca().unwrap();
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let bind = |bound| {
+        let tls = ca.tls("a").unwrap().bind_names(bound).unwrap();
+        QuicTransport::bind(QuicConfig::new(addr, tls)).unwrap()
+    };
+    let error = Builder::new(Config::lan("b")).start(bind(true)).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("b") && error.to_string().contains("a's"), "{error}");
+    Builder::new(Config::lan("a")).start(bind(true)).await.unwrap();
+    Builder::new(Config::lan("b")).start(bind(false)).await.unwrap();
+}
+
+/// A member cannot speak for itself under another's name, whatever it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_believed_under_its_own_name_only() {
+    let ca = TlsConfig::cluster_ca().unwrap();
+    let start = async |name: &str, certified: &str| {
+        let tls = ca.tls(certified).unwrap().bind_names(name == certified).unwrap();
+        let quic = QuicConfig::new("127.0.0.1:0".parse().unwrap(), tls);
+        let transport = QuicTransport::bind(quic).unwrap();
+        Builder::new(memberlist_tests::quick(name)).start(transport).await.unwrap()
+    };
+    let (a, b) = (start("a", "a").await, start("b", "b").await);
+    b.join([a.addr().to_string()]).await.unwrap();
+    memberlist_tests::agree(&[&a, &b]).await;
+    // It has a certificate of the cluster, and calls itself after somebody else.
+    let liar = start("c", "mallory").await;
+    let refused = liar.join([a.addr().to_string()]).await.unwrap_err();
+    assert!(refused.to_string().contains("c"), "{refused}");
+    let ping = memberlist_tests::wait::until_async("its packets are refused", async || {
+        // It knows nobody, so it speaks to an address.
+        let _ = liar.join([b.addr().to_string()]).await;
+        b.stats().await.unwrap().drops_total() > 0
+    });
+    ping.await;
+    assert_eq!((a.member_count(), b.member_count()), (2, 2));
+}
