@@ -355,6 +355,7 @@ impl<T: Transport> Driver<T> {
     async fn send_packets(&mut self, wrapping: Wrapping) {
         let mut packet = std::mem::take(&mut self.packet);
         let mut patience = SEND_PATIENCE;
+        let asks_rtt = self.machine.config().probe_timeout_round_trips > 0;
         loop {
             let transport = &*self.transport;
             let mut room = |to: &Peer| wrapping.room(transport.max_packet_bytes(&destination(to)));
@@ -365,6 +366,9 @@ impl<T: Transport> Driver<T> {
                 continue;
             }
             let to = destination(&transmit.to);
+            if let Some(rtt) = asks_rtt.then(|| self.transport.rtt(&to)).flatten() {
+                self.machine.handle_rtt(&transmit.to, rtt);
+            }
             let sending = self.transport.send_packet(&to, &packet);
             match send_within(&mut patience, sending).await {
                 None => drop(self.shared.packets_dropped.fetch_add(1, Ordering::Relaxed)),

@@ -34,6 +34,11 @@ pub struct Config {
     /// are asked needlessly. Must be less than `probe_interval`, and at most a day
     /// if that is zero: pings by hand and for others wait as long. Go: `ProbeTimeout`.
     pub probe_timeout: Duration,
+    /// Where the transport measures round trips (QUIC does), a ping waits for this many of the
+    /// member's instead of `probe_timeout`: 50 ms at least, and never longer than `probe_timeout`.
+    /// Default 0: always `probe_timeout`. Too small: relays are asked although a member only paused
+    /// for a moment. No such setting in Go.
+    pub probe_timeout_round_trips: u32,
     /// How many relays are asked when a direct ping is not answered (SWIM §3.1, *k*). LAN and WAN
     /// 3, local 1; 0 asks none. Go: `IndirectChecks`.
     pub indirect_probes: usize,
@@ -172,6 +177,7 @@ impl Config {
         Self {
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
+            probe_timeout_round_trips: 0,
             indirect_probes: 3,
             stream_ping: true,
             suspicion_mult: 4,
@@ -242,11 +248,6 @@ impl Config {
         )
     }
 
-    /// How much meta fits a packet beside a name of this length, with nothing around the packet.
-    pub(crate) fn meta_room(&self, name_bytes: usize) -> usize {
-        self.max_packet_bytes.saturating_sub(name_bytes + ALIVE_FIXED_BYTES)
-    }
-
     /// Checks the settings as a whole. What goes around packets is not known here: see
     /// [`Membership::set_outer_layers`](crate::Membership::set_outer_layers).
     ///
@@ -312,7 +313,8 @@ impl Config {
             "must be between 1024 and 65507",
         );
         require(
-            self.max_meta_bytes <= self.meta_room(MAX_NAME_BYTES),
+            self.max_meta_bytes
+                <= self.max_packet_bytes.saturating_sub(MAX_NAME_BYTES + ALIVE_FIXED_BYTES),
             "max_meta_bytes",
             "an announcement (meta, a name of 255 bytes and 128 bytes more) must fit max_packet_bytes",
         );

@@ -18,6 +18,7 @@ use super::event::Death;
 use super::members::Record;
 use super::push_pull::Purpose;
 use super::{Event, Membership, OperationId, StreamRequestKind};
+use crate::config::ALIVE_FIXED_BYTES;
 use crate::node::{Node, NodeId, NodeState, Peer, canonical};
 use crate::wire::stream::{RemoteRecord, RemoteState};
 
@@ -89,8 +90,8 @@ impl Membership {
         meta: bytes::Bytes,
         now: Instant,
     ) -> Result<OperationId, crate::error::MetaError> {
-        let room = self.config.meta_room(self.id.as_str().len());
-        let room = room.saturating_sub(self.outer_overhead);
+        let beside = self.id.as_str().len() + ALIVE_FIXED_BYTES + self.outer_overhead;
+        let room = self.assured_packet_bytes.saturating_sub(beside);
         let (len, limit) = (meta.len(), self.config.max_meta_bytes.min(room));
         if len > limit {
             return Err(crate::error::MetaError { len, limit });

@@ -51,6 +51,9 @@ pub(super) struct Probe {
     stray_ack: Option<SocketAddr>,
 }
 
+/// The least that a ping waits by the round trips of its target: also a fast member pauses.
+const MIN_RTT_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// A relay that was asked.
 #[derive(Debug)]
 struct Relay {
@@ -119,6 +122,22 @@ impl Membership {
             stream_acked: false,
             stray_ack: None,
         });
+    }
+
+    /// A packet is leaving for this peer, and its round trip is known: a ping among it has to wait for
+    /// no longer than some of those.
+    pub fn handle_rtt(&mut self, to: &Peer, rtt: Duration) {
+        let round_trips = self.config.probe_timeout_round_trips;
+        let Some(probe) = self.probe.as_mut().filter(|p| round_trips > 0 && p.node.addr == to.addr)
+        else {
+            return;
+        };
+        let wait = rtt.saturating_mul(round_trips).max(MIN_RTT_TIMEOUT);
+        let Some(timeout) = probe.timeout.filter(|_| wait < self.config.probe_timeout) else {
+            return;
+        };
+        self.timers.cancel(timeout);
+        probe.timeout = Some(self.timers.arm(probe.sent_at + wait, Timer::ProbeTimeout));
     }
 
     /// The next live member of the ring. When the ring wraps, the dead are reaped and the order is

@@ -37,6 +37,33 @@ fn stream_ping(one: &mut One) -> Option<(OperationId, u32)> {
     }
 }
 
+/// When relays are asked, after the ping, if that left with this round trip known.
+fn waited(round_trips: u32, rtt: u64) -> Duration {
+    let mut config = quiet();
+    config.probe_timeout_round_trips = round_trips;
+    let mut one = One::knowing(config, 4);
+    let ping = one.next_ping();
+    let other = Peer::from(addr((index(&ping) % 4) + 1));
+    one.machine.handle_rtt(&other, ms(1));
+    one.machine.handle_rtt(&ping.to, ms(rtt));
+    let began = one.now;
+    while one.sent_first(MessageKind::IndirectPing).is_empty() {
+        one.advance(ms(1));
+        assert!(one.now - began < ms(900), "relays were never asked");
+    }
+    one.now - began
+}
+
+#[test]
+fn a_ping_waits_for_some_round_trips_where_they_are_measured() {
+    let timeout = quiet().probe_timeout;
+    assert_eq!(waited(0, 30), timeout, "off by default");
+    assert_eq!(waited(4, 30), ms(120));
+    assert_eq!(waited(4, 1), ms(50), "never less than what a fast member may pause");
+    assert_eq!(waited(4, 400), timeout, "never more than without");
+    assert_eq!(waited(u32::MAX, u64::MAX / 1000), timeout);
+}
+
 #[test]
 fn an_ack_ends_the_probe_and_tells_the_round_trip() {
     let mut one = One::knowing(quiet(), 1);
