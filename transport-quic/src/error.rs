@@ -151,6 +151,9 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
             if code == CRYPTO_ERRORS + ALERT_NO_ALPN {
                 return format!("the peer {}", no_alpn());
             }
+            if let Some(why) = code.checked_sub(CRYPTO_ERRORS).and_then(certificate_fault) {
+                return format!("this node refused the peer's certificate: {why}");
+            }
             if (CRYPTO_ERRORS..CRYPTO_ERRORS + 0x100).contains(&code) {
                 return format!("this node refused the peer: {}", error.reason);
             }
@@ -165,15 +168,26 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
 
 const ALERT_NO_ALPN: u64 = 120;
 
-/// A TLS alert (RFC 8446 section 6) of the peer's, as what the peer did.
+/// What a TLS alert (RFC 8446 section 6) says against a certificate, whichever side raised it.
+fn certificate_fault(alert: u64) -> Option<&'static str> {
+    Some(match alert {
+        42 => "it makes no sense",
+        44 => "it is revoked",
+        45 => "it has expired, or is not valid yet",
+        48 => "it is of a CA that is not trusted",
+        51 => "the signature is not by the CA that it names",
+        _ => return None,
+    })
+}
+
+/// A TLS alert of the peer's, as what the peer did.
 fn alert_in_words(code: u64) -> Option<String> {
-    let text = match code.checked_sub(CRYPTO_ERRORS)? {
-        42 => "refused this node's certificate: it makes no sense to it",
+    let alert = code.checked_sub(CRYPTO_ERRORS)?;
+    if let Some(why) = certificate_fault(alert) {
+        return Some(format!("refused this node's certificate: {why}"));
+    }
+    let text = match alert {
         43 | 46 => "refused this node's certificate",
-        44 => "refused this node's certificate: revoked",
-        45 => "refused this node's certificate: it has expired, or is not valid yet",
-        48 => "refused this node's certificate: it does not know the CA",
-        51 => "refused this node's certificate: the signature is not by the CA that it names",
         49 => "denied access",
         116 => "wants a certificate, and this node has none",
         70 => "speaks another version of TLS",

@@ -60,7 +60,8 @@ async fn certificates_of_another_ca_are_refused_on_both_sides() {
     let (ours, theirs) = (ca(), ca());
     let node = bind(ours.tls("node").unwrap());
     let stranger = bind(theirs.tls("node").unwrap());
-    assert!(refusal(&stranger, &to(&node)).await.contains("this node refused the peer"));
+    let text = refusal(&stranger, &to(&node)).await;
+    assert!(text.contains("this node refused the peer") && text.contains("CA"), "{text}");
     until("the failed handshake", || node.stats().handshakes_failed >= 1).await;
 
     // One that trusts this CA, but has no certificate of it.
@@ -230,6 +231,10 @@ fn files_that_cannot_be_used_are_named() {
     let not_der = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let error = TlsConfig::from_pem(cert, key, not_der).unwrap_err();
     assert!(matches!(error, TlsError::Ca(_)), "{error}");
+
+    let error = ClusterCa::from_pem(ca.cert_pem(), &node.key_pem).unwrap_err();
+    assert!(matches!(error, TlsError::Certificate(_)), "{error}");
+    ClusterCa::from_pem(ca.cert_pem(), ca.key_pem()).unwrap();
 
     let error = TlsConfig::from_pem_files("/nowhere/a.pem", "b", "c").unwrap_err();
     assert!(error.to_string().contains("/nowhere/a.pem"), "{error}");

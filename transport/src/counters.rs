@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Makes a struct of counts with public fields, and beside it a struct of [`Counter`]s whose
-/// `snapshot` gives the first.
+/// Makes a struct of counts with public fields, which can also be listed by name with `counts`, and
+/// beside it a struct of [`Counter`]s whose `snapshot` gives the first.
 ///
 /// ```
 /// memberlist_transport::counters! {
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// let counters = Counters::default();
 /// counters.packets_sent.add_one();
 /// assert_eq!(counters.snapshot().packets_sent, 1);
+/// assert_eq!(counters.snapshot().counts().next(), Some(("packets_sent", 1)));
 /// ```
 #[macro_export]
 macro_rules! counters {
@@ -27,6 +28,13 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct $stats {
             $($(#[$doc])+ pub $name: u64,)*
+        }
+
+        impl $stats {
+            /// Every count and its name, in the order of the fields.
+            pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
         }
 
         /// The live side of the counts.

@@ -80,8 +80,10 @@ impl ClusterCa {
     /// A CA that was written before: its certificate, and its private key.
     ///
     /// # Errors
-    /// [`TlsError::Make`] if either makes no sense.
+    /// [`TlsError`] if either makes no sense, or they do not fit each other.
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        // An issuer takes any key, and nobody would accept the certificates of a wrong one.
+        TlsConfig::from_pem(cert_pem.as_bytes(), key_pem.as_bytes(), cert_pem.as_bytes())?;
         let issuer = Issuer::from_ca_cert_pem(cert_pem, KeyPair::from_pem(key_pem)?)?;
         Ok(Self { cert_pem: cert_pem.to_owned(), key_pem: key_pem.to_owned(), issuer })
     }
