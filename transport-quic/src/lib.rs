@@ -22,6 +22,8 @@ mod connection;
 mod dial;
 mod endpoint;
 mod error;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod packets;
 mod pool;
 mod socket;
