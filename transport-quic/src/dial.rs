@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use memberlist_transport::canonical_addr;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::connection::Conn;
 use crate::error::{DialError, in_words};
@@ -16,6 +16,9 @@ use crate::transport::Shared;
 /// A handshake without any answer begins anew after this time: QUIC sends its first packet again at
 /// ever longer intervals, and who comes up late would be found late.
 const SILENCE: Duration = Duration::from_millis(1500);
+
+/// How often it is looked whether the peer has accepted the handshake, which takes a round trip.
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
 
 impl Shared {
     /// The dial to this address that is going on, or a new one.
@@ -69,7 +72,15 @@ impl Shared {
                 }
             }
         };
-        let quinn = timeout(within, connecting).await.unwrap_or(Err(DialError::Timeout(within)))?;
+        let connected = async {
+            let quinn = connecting.await?;
+            // What works is not given up for what the peer may still refuse.
+            if lock(&self.pool).get(addr).is_some() {
+                confirmed(&quinn).await?;
+            }
+            Ok(quinn)
+        };
+        let quinn = timeout(within, connected).await.unwrap_or(Err(DialError::Timeout(within)))?;
         let binds_names = certificates.tls.binds_names();
         let conn = Conn::new(quinn.clone(), true, certificates.generation, binds_names);
         let conn = conn.and_then(|conn| self.admit(&conn).map(|()| conn));
@@ -82,4 +93,16 @@ impl Shared {
         debug_assert_eq!(canonical_addr(conn.quinn.remote_address()), *lock(&conn.key));
         Ok(conn)
     }
+}
+
+/// Waits until the peer has accepted this node's certificate. TLS lets a client go on before that; the
+/// server says so with its HANDSHAKE_DONE frame (RFC 9001 section 4.1.2).
+async fn confirmed(quinn: &quinn::Connection) -> Result<(), DialError> {
+    while quinn.stats().frame_rx.handshake_done == 0 {
+        if let Some(reason) = quinn.close_reason() {
+            return Err(DialError::Refused(in_words(&reason)));
+        }
+        sleep(CONFIRMATION_PAUSE).await;
+    }
+    Ok(())
 }

@@ -132,7 +132,7 @@ impl Pool {
         self.peers.get(&addr).map_or(0, |peer| peer.promised_bytes)
     }
 
-    /// Why packets there fail at once for now.
+    /// Why a dial there would fail for now, and packets without a connection do.
     pub(crate) fn failing(&self, addr: SocketAddr) -> Option<DialError> {
         let failure = self.peers.get(&addr)?.failure.as_ref()?;
         (failure.until > Instant::now()).then(|| failure.error.clone())
@@ -183,9 +183,6 @@ impl Pool {
         let Some(peer) = self.peers.get_mut(&addr) else { return 0 };
         peer.dialling = None;
         let Some(error) = failure else { return 0 };
-        if peer.conn.is_some() {
-            return 0;
-        }
         self.fail(addr, error);
         let (waiting, late) = self.take_waiting(addr);
         waiting.len() + late
@@ -288,6 +285,9 @@ impl Pool {
         if let Some(peer) = self.peers.get_mut(&before) {
             if peer.conn.as_ref().is_some_and(|conn| conn.id() == id) {
                 used = peer.conn.take();
+            }
+            if peer.is_idle() && peer.waiting.is_empty() {
+                self.peers.remove(&before);
             }
         }
         let peer = self.peers.entry(addr).or_default();

@@ -313,7 +313,7 @@ impl Shared {
             self.counters.names_refused.add_one();
             return Err(self.not_sent(addr, wrong_name(&conn, name)));
         }
-        if self.is_outdated(&conn) {
+        if self.is_outdated(&conn) && lock(&self.pool).failing(addr).is_none() {
             self.dial(addr, name);
         }
         self.send_by(&conn, Bytes::copy_from_slice(packet));
@@ -369,8 +369,11 @@ impl Shared {
 
     /// Whether a connection should be replaced: it does not answer, or is of before a reload.
     fn is_outdated(&self, conn: &Conn) -> bool {
-        let unanswered = conn.is_unanswered(self.config.unanswered_timeout);
-        unanswered || conn.generation != self.certificates.load().generation
+        self.is_unanswered(conn) || conn.generation != self.certificates.load().generation
+    }
+
+    fn is_unanswered(&self, conn: &Conn) -> bool {
+        conn.is_unanswered(self.config.unanswered_timeout)
     }
 
     // ---- streams --------------------------------------------------------------------------------
@@ -419,15 +422,11 @@ impl Shared {
         let conn = lock(&self.pool).get(addr).cloned();
         let conn = match conn {
             Some(conn) if !self.is_outdated(&conn) => conn,
-            _ => {
-                let mut dialling = self.dial(addr, name);
-                let done = dialling.wait_for(Option::is_some).await;
-                let dialled = done.ok().and_then(|done| done.clone());
-                // Without an outcome the runtime is going down.
-                let dialled = dialled.unwrap_or(Err(DialError::Closed))?;
-                // A peer that dialled at the same moment may have settled on its own.
-                lock(&self.pool).get(addr).cloned().unwrap_or(dialled)
-            }
+            conn => match self.dialled(addr, name).await {
+                Ok(dialled) => dialled,
+                // One of before a reload works as long as it is there.
+                Err(error) => conn.filter(|conn| !self.is_unanswered(conn)).ok_or(error)?,
+            },
         };
         match conn.is(name) {
             true => Ok(conn),
@@ -436,6 +435,20 @@ impl Shared {
                 Err(wrong_name(&conn, name))
             }
         }
+    }
+
+    async fn dialled(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        name: Option<&str>,
+    ) -> Result<Arc<Conn>, DialError> {
+        let mut dialling = self.dial(addr, name);
+        let done = dialling.wait_for(Option::is_some).await;
+        let dialled = done.ok().and_then(|done| done.clone());
+        // Without an outcome the runtime is going down.
+        let dialled = dialled.unwrap_or(Err(DialError::Closed))?;
+        // A peer that dialled at the same moment may have settled on its own.
+        Ok(lock(&self.pool).get(addr).cloned().unwrap_or(dialled))
     }
 
     // ---- connections ----------------------------------------------------------------------------

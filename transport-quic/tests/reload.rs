@@ -94,3 +94,24 @@ async fn a_ca_that_is_taken_away_takes_its_connections_along() {
     within("it is refused", refused).await;
     assert_eq!(a.stats().packets_received, 1);
 }
+
+/// Peers that do not accept the new certificate are dialled now and then, not at every packet, and hear
+/// this node by the old connection meanwhile.
+#[tokio::test]
+async fn a_certificate_that_peers_refuse_does_no_harm_at_first() {
+    let (ours, foreign) = (ca(), ca());
+    let (a, b) = (bind(tls(&ours, &[&ours])), bind(tls(&ours, &[&ours])));
+    exchange(&a, &b, b"before").await;
+    a.reload(tls(&foreign, &[&ours, &foreign])).unwrap();
+    for i in 0..50_u8 {
+        a.send_packet(&to(&b), &[i]).await.unwrap();
+        while within("the packet", recv(&b)).await.unwrap().0 != [i] {}
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut stream = a.open_stream(&to(&b), PATIENCE).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    within("the stream", b.accept_stream()).await.unwrap();
+    let dials = a.stats().connections_dialled + a.stats().dials_failed;
+    assert!((2..15).contains(&dials), "{dials} dials");
+    assert_eq!(b.stats().connections_accepted, 1);
+}
