@@ -105,3 +105,32 @@ async fn a_member_is_believed_under_its_own_name_only() {
     ping.await;
     assert_eq!((a.member_count(), b.member_count()), (2, 2));
 }
+
+/// Labels and the keyring work inside QUIC as they do elsewhere, rotation included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_and_keys_work_inside_quic() {
+    let cluster = memberlist_tests::Cluster::<QuicTransport>::new();
+    let with = |name: &str, label: &str| {
+        let mut config = memberlist_tests::keys::encrypted(name, &[1]);
+        config.label = label.to_owned();
+        Builder::new(config)
+    };
+    let a = cluster.start(with("a", "blue")).await;
+    let b = cluster.start(with("b", "blue")).await;
+    b.join([a.addr().to_string()]).await.unwrap();
+    memberlist_tests::agree(&[&a, &b]).await;
+    let (new, report) = a.keys().unwrap().rotate().await.unwrap();
+    assert_eq!(report.failures().count(), 0);
+    let held = |node: &memberlist_tests::TestNode<QuicTransport>| -> Vec<_> {
+        node.keys().unwrap().local().into_iter().map(|key| key.fingerprint).collect()
+    };
+    assert_eq!((held(&a), held(&b)), (vec![new], vec![new]));
+    b.send_reliable("a", "under the new key").await.unwrap();
+
+    let red = cluster.start(with("red", "red")).await;
+    let error = red.join([a.addr().to_string()]).await.unwrap_err();
+    assert!(error.to_string().contains("label"), "{error}");
+    let late = cluster.start(with("late", "blue")).await;
+    late.join([a.addr().to_string()]).await.unwrap_err();
+    assert_eq!(a.member_count(), 2);
+}
