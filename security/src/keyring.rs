@@ -104,7 +104,6 @@ impl Entry {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
-
 }
 
 /// A key as one state of the keyring has it.
@@ -155,7 +154,11 @@ impl Ring {
     fn new(primary: Arc<Entry>) -> Self {
         // Half of the numbers are left to count on.
         let revision = RandomState::new().hash_one(0) >> 1;
-        Self { primary: Held { entry: primary, revision, retired: false }, others: Vec::new(), revision }
+        Self {
+            primary: Held { entry: primary, revision, retired: false },
+            others: Vec::new(),
+            revision,
+        }
     }
 
     /// The key that seals.
