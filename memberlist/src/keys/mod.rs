@@ -209,12 +209,28 @@ impl<'m, T: Transport> Keys<'m, T> {
     /// # Errors
     /// [`KeysError::Incomplete`] with the last report if a live member could not be brought along: it
     /// names who and why. No step is taken that would cut that member off. [`KeysError::Unsettled`] if
-    /// another rotation takes its steps back or has brought in a key of its own: it gives way.
+    /// another rotation takes its steps back or has brought in a key of its own: it gives way, after
+    /// at most one more interval.
     /// [`KeysError::Left`].
     pub async fn rotate_to(&self, key: SecretKey) -> Result<KeyReport, KeysError> {
-        let mut rotation = Rotation::new(key);
         let probe_interval = self.inner.config.protocol.probe_interval;
         let pause = if probe_interval.is_zero() { PAUSE } else { probe_interval };
+        let name = key.fingerprint();
+        let ended = self.rotate_with(Rotation::new(key), pause).await;
+        if ended == Err(KeysError::Unsettled) {
+            // Two that are repeated at once must not stay in step: each key has its own share of a pause.
+            let [high, low, ..] = name.to_bytes();
+            let share = u32::from(u16::from_be_bytes([high, low]));
+            tokio::time::sleep(pause / (1 << 16) * share).await;
+        }
+        ended
+    }
+
+    async fn rotate_with(
+        &self,
+        mut rotation: Rotation,
+        pause: Duration,
+    ) -> Result<KeyReport, KeysError> {
         for _ in 0..ROTATION_STEPS {
             self.check_present()?;
             let report = self.list().await.complete("list")?;
