@@ -1,5 +1,5 @@
-//! Rotations among members that are far from each other, in virtual time: others rotate, join, give
-//! up and leave meanwhile. Every seed gives other delays and another moment.
+//! Rotations in virtual time, most among members that are far from each other: others rotate, join,
+//! give up and leave meanwhile. Every seed gives other delays and another moment.
 
 use std::time::Duration;
 
@@ -29,25 +29,30 @@ fn check_nobody_is_cut_off(nodes: &[Node], what: &str) {
     assert!(all.iter().all(understood), "{what}: {all:?}");
 }
 
-struct Far {
+/// How far members are from each other, in milliseconds at most, and how they are set for that.
+type Distance = (u64, fn(&str) -> Config);
+const FAR: Distance = (150, |name| Config::wan(name));
+const NEAR: Distance = (3, |name| Config::lan(name));
+
+struct Cluster {
     network: MemoryNetwork,
     nodes: Vec<Node>,
     rng: StdRng,
 }
 
-async fn start(network: &MemoryNetwork, name: &str, keys: &[u8]) -> Node {
-    let mut config = Config::wan(name);
+async fn start(network: &MemoryNetwork, (_, preset): Distance, name: &str, keys: &[u8]) -> Node {
+    let mut config = preset(name);
     config.encryption = Some(Encryption::new(keyring(keys)));
     let transport = network.bind("10.0.0.1:0".parse().unwrap()).unwrap();
     Memberlist::start(transport, config).await.unwrap()
 }
 
 /// Members with these keys that know each other, with other delays on every way.
-async fn far(seed: u64, members: usize, keys: &[u8]) -> Far {
+async fn cluster(distance: Distance, seed: u64, members: usize, keys: &[u8]) -> Cluster {
     let network = MemoryNetwork::new(seed);
     let mut nodes = Vec::new();
     for i in 0..members {
-        nodes.push(start(&network, &format!("n{i}"), keys).await);
+        nodes.push(start(&network, distance, &format!("n{i}"), keys).await);
     }
     for node in &nodes[1..] {
         node.join([nodes[0].addr().to_string()]).await.unwrap();
@@ -56,15 +61,15 @@ async fn far(seed: u64, members: usize, keys: &[u8]) -> Far {
     until("they know each other", agree).await;
     let mut rng = StdRng::seed_from_u64(seed);
     let ms = Duration::from_millis;
-    network.set_default_link(LinkConfig { delay: ms(50), ..Default::default() });
+    network.set_default_link(LinkConfig { delay: ms(distance.0 / 2), ..Default::default() });
     for from in &nodes {
         for to in &nodes {
-            let delay = ms(rng.random_range(1..150));
-            let link = LinkConfig { delay, jitter: ms(40), ..Default::default() };
+            let delay = ms(rng.random_range(1..distance.0));
+            let link = LinkConfig { delay, jitter: ms(distance.0 / 4), ..Default::default() };
             network.set_link(from.addr(), to.addr(), link);
         }
     }
-    Far { network, nodes, rng }
+    Cluster { network, nodes, rng }
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +77,7 @@ async fn two_rotations_at_once_cut_nobody_off() {
     for seed in 0..20 {
         // In half of them, both have been begun before: the keys are there already.
         let all: &[u8] = if seed % 2 == 0 { &[1] } else { &[1, 2, 3] };
-        let Far { nodes, mut rng, network: _network } = far(seed, 4, all).await;
+        let Cluster { nodes, mut rng, network: _network } = cluster(FAR, seed, 4, all).await;
         let wait = Duration::from_millis(rng.random_range(0..8000));
         let (one, other) = (keys(&nodes[0]), keys(&nodes[3]));
         let late = async {
@@ -97,7 +102,7 @@ async fn two_that_are_repeated_both_come_to_their_end() {
         panic!("in the other's way for ever");
     }
     for seed in 0..10 {
-        let Far { nodes, mut rng, network: _network } = far(seed, 4, &[1]).await;
+        let Cluster { nodes, mut rng, network: _network } = cluster(FAR, seed, 4, &[1]).await;
         let wait = rng.random_range(0..2000);
         tokio::join!(until_done(&nodes[0], 0), until_done(&nodes[3], wait));
         let primary = held(&nodes[0])[0];
@@ -109,13 +114,13 @@ async fn two_that_are_repeated_both_come_to_their_end() {
 #[tokio::test(start_paused = true)]
 async fn who_joins_during_a_rotation_is_brought_along() {
     for seed in 0..30 {
-        let Far { network, mut nodes, mut rng } = far(seed, 4, &[1]).await;
-        // The last second before the old key is removed is the hardest.
-        let wait = Duration::from_millis(rng.random_range(4000..8000));
+        let Cluster { network, mut nodes, mut rng } = cluster(NEAR, seed, 4, &[1]).await;
+        // Shortly before the old key is removed.
+        let wait = Duration::from_millis(rng.random_range(900..1100));
         let seed_addr = nodes[3].addr().to_string();
         let joining = async {
             tokio::time::sleep(wait).await;
-            let joiner = start(&network, "joiner", &[1]).await;
+            let joiner = start(&network, NEAR, "joiner", &[1]).await;
             joiner.join([seed_addr]).await.is_ok().then_some(joiner)
         };
         let rotator = keys(&nodes[0]);
@@ -134,7 +139,7 @@ async fn who_joins_during_a_rotation_is_brought_along() {
 /// Its rotation was dropped when some had its key; another has replaced all keys since.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_given_up_does_not_come_back() {
-    let Far { nodes, network: _network, .. } = far(1, 4, &[1]).await;
+    let Cluster { nodes, network: _network, .. } = cluster(FAR, 1, 4, &[1]).await;
     let has_begun = || nodes[1..].iter().any(|node| held(node).len() == 2);
     tokio::select! {
         _ = async { keys(&nodes[0]).rotate().await } => panic!("it is to be stopped before"),
@@ -152,7 +157,7 @@ async fn a_key_that_was_given_up_does_not_come_back() {
 /// It still runs, and would come back with the old key.
 #[tokio::test(start_paused = true)]
 async fn who_has_left_is_named_and_does_not_rotate() {
-    let Far { nodes, network: _network, .. } = far(1, 3, &[1]).await;
+    let Cluster { nodes, network: _network, .. } = cluster(FAR, 1, 3, &[1]).await;
     nodes[2].leave(Duration::from_secs(30)).await.unwrap();
     for refused in [
         keys(&nodes[2]).rotate_to(key(2)).await.map(drop),
