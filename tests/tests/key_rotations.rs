@@ -125,7 +125,6 @@ async fn who_joins_during_a_rotation_is_brought_along() {
         };
         let rotator = keys(&nodes[0]);
         let (ended, joiner) = tokio::join!(rotator.rotate_to(key(2)), joining);
-        drop(rotator);
         tokio::time::sleep(Duration::from_secs(30)).await;
         nodes.extend(joiner);
         if ended.is_err() {
@@ -134,6 +133,21 @@ async fn who_joins_during_a_rotation_is_brought_along() {
         check_nobody_is_cut_off(&nodes, &format!("seed {seed}, {wait:?}, {ended:?}"));
         assert!(nodes.iter().all(|node| held(node)[0] == name(2)), "seed {seed}, {wait:?}");
     }
+}
+
+/// What was sealed with the old key has time to arrive, also where nothing is probed.
+#[tokio::test(start_paused = true)]
+async fn the_old_key_stays_for_a_while() {
+    let network = MemoryNetwork::new(1);
+    let quiet = |name: &str| {
+        let mut config = Config::lan(name);
+        config.protocol.probe_interval = Duration::ZERO;
+        config
+    };
+    let node = start(&network, (1, quiet), "n0", &[1]).await;
+    let began = tokio::time::Instant::now();
+    keys(&node).rotate_to(key(2)).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
 /// Its rotation was dropped when some had its key; another has replaced all keys since.

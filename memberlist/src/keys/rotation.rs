@@ -197,13 +197,14 @@ fn first_time<T: Ord>(asked: &mut BTreeSet<T>, now: BTreeSet<T>) -> Result<(), K
     }
 }
 
-/// Requests to activate the key as it was seen.
+/// Requests to activate the key as it was seen. Where it was not, no revision that it may have got
+/// meanwhile is 0.
 pub(super) fn activate(key: &Fingerprint, report: &KeyReport) -> Requests {
     let revisions = report.revisions(key).into_iter();
     revisions.map(|(id, revision)| (id, KeyRequest::Activate(*key, revision.or(Some(0))))).collect()
 }
 
-/// Requests to remove the key as it was seen.
+/// Requests to remove the key as it was seen; so too.
 pub(super) fn remove(key: &Fingerprint, report: &KeyReport) -> Requests {
     let revisions = report.revisions(key).into_iter();
     revisions.map(|(id, revision)| (id, KeyRequest::Remove(*key, revision.or(Some(0))))).collect()

@@ -289,7 +289,7 @@ pub(crate) struct Newcomer {
 /// The primary, if it has been sent about the cluster after that key: one that was brought by hand may
 /// not be sent under the others, which may be why. And whoever has missed a rotation must not give its
 /// old key to those who have not.
-fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey> {
+pub(super) fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey> {
     let held = keys.keyring.list();
     let primary = held.first().filter(|primary| primary.fingerprint != than)?;
     let other = held.iter().find(|held| held.fingerprint == than);

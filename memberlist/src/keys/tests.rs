@@ -20,6 +20,10 @@ fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes(&[n; 32]).unwrap()
 }
 
+fn name(n: u8) -> Fingerprint {
+    key(n).fingerprint()
+}
+
 fn context(name: &str, keys: &[u8]) -> StreamContext {
     let mut keys = keys.iter().map(|n| key(*n));
     let keyring = Keyring::with_keys(keys.next().unwrap(), keys).unwrap();
@@ -98,7 +102,7 @@ async fn what_was_captured_changes_nothing_later() {
     let (done, [asked, _]) = tapped(&asker, &member, "member", &KeyRequest::Install(key(2))).await;
     assert_eq!(done.unwrap().len(), 2);
     let ring = &member.layers.sealing.keys().unwrap().keyring;
-    ring.remove(&key(2).fingerprint()).unwrap();
+    ring.remove(&name(2)).unwrap();
     // The same bytes once more.
     let (mut near, far) = duplex(1 << 16);
     let answering = tokio::spawn(answer(far, member.clone()));
@@ -133,7 +137,7 @@ async fn a_removed_key_changes_no_keys() {
     let (thief, member) = (context("thief", &[1]), context("member", &[2, 1]));
     let (near, far) = duplex(1 << 16);
     tokio::spawn(answer(far, member.clone()));
-    let mut channel = Channel::dialled(near, thief.clone(), Some(key(1).fingerprint()));
+    let mut channel = Channel::dialled(near, thief.clone(), Some(name(1)));
     let request = |body: Vec<u8>| MessageFrames::request(WireFormat::Native, TOPIC, body.into());
     let greeting = [7; 16];
     channel.send(request(encode_greeting(&greeting))).await.unwrap();
@@ -142,7 +146,7 @@ async fn a_removed_key_changes_no_keys() {
     };
     let challenge = decode_challenge(&body, &greeting).unwrap();
     let keys = member.layers.sealing.keys().unwrap();
-    apply(keys, &KeyRequest::Remove(key(1).fingerprint(), None)).await.unwrap();
+    apply(keys, &KeyRequest::Remove(name(1), None)).await.unwrap();
     let asked = encode_asked(&challenge, "member", &KeyRequest::Install(key(6)));
     channel.send(request(asked)).await.unwrap();
     let StreamItem::Response { status: message::REFUSED, .. } = channel.receive().await.unwrap()
@@ -157,7 +161,7 @@ async fn a_removed_key_changes_no_keys() {
 async fn what_is_not_there_is_removed() {
     let member = context("member", &[1, 2]);
     let keys = member.layers.sealing.keys().unwrap();
-    let name = key(2).fingerprint();
+    let name = name(2);
     for request in [
         KeyRequest::Remove(name, None),
         KeyRequest::Remove(name, None),
@@ -179,7 +183,7 @@ async fn a_list_waits_for_the_file() {
     let keys = sealing.keys().unwrap();
     // Somebody else is writing.
     let turn = Arc::clone(&keys.saving).lock_owned().await;
-    let remove = KeyRequest::Remove(key(1).fingerprint(), None);
+    let remove = KeyRequest::Remove(name(1), None);
     let mut removing = Box::pin(apply(keys, &remove));
     assert!((&mut removing).now_or_never().is_none());
     assert_eq!(keys.keyring.list().len(), 1);
@@ -190,6 +194,27 @@ async fn a_list_waits_for_the_file() {
     assert_eq!((removed.unwrap().len(), listed.unwrap().len()), (1, 1));
     assert_eq!(KeyringFile::load(&file).unwrap().keys.len(), 1);
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A member that missed a rotation, or has keys that were brought by hand, gives nobody its primary.
+#[tokio::test]
+async fn only_a_key_that_came_later_is_handed_over() {
+    let given = |member: &StreamContext, to: u8| {
+        let primary = serve::newer_primary(member.layers.sealing.keys().unwrap(), name(to));
+        primary.map(|key| key.fingerprint())
+    };
+    let member = context("member", &[1]);
+    let keys = member.layers.sealing.keys().unwrap();
+    apply(keys, &KeyRequest::Install(key(2))).await.unwrap();
+    assert_eq!(given(&member, 2), None, "2 is newer");
+    apply(keys, &KeyRequest::Activate(name(2), None)).await.unwrap();
+    assert_eq!(given(&member, 2), None, "it has it");
+    assert_eq!(given(&member, 1), Some(name(2)));
+    apply(keys, &KeyRequest::Retire(name(1))).await.unwrap();
+    assert_eq!(given(&member, 1), Some(name(2)));
+    apply(keys, &KeyRequest::Remove(name(1), None)).await.unwrap();
+    assert_eq!(given(&member, 1), Some(name(2)), "an exchange was begun before");
+    assert_eq!(given(&context("member", &[2, 1]), 1), None, "brought by hand");
 }
 
 /// What asks about keys may run on a task of its own.
