@@ -33,7 +33,7 @@ pub(crate) struct KeysReport {
     keys: Vec<KeyRow>,
     /// Who did not do it, and why.
     failures: BTreeMap<String, String>,
-    /// Who has failed, and so was not asked.
+    /// Who has failed or left, and so was not asked.
     absent: Vec<String>,
 }
 

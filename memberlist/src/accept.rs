@@ -14,8 +14,10 @@ use tracing::{debug, warn};
 use crate::command::Command;
 use crate::delegate::UserMessage;
 #[cfg(feature = "encryption")]
-use crate::layers::KeyName;
+use crate::keys::Newcomer;
 use crate::layers::LayerError;
+#[cfg(feature = "encryption")]
+use crate::layers::{KeyName, StreamKeys};
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
@@ -197,7 +199,7 @@ impl Server {
         let answer = answer_with_own_state(channel, &self.context, &state, records);
         let sent = to_its_end(answer, |fault| fault).await;
         #[cfg(feature = "encryption")]
-        self.hand_over(channel.opened_with(), &state).await;
+        self.hand_over(channel.opened_with(), channel.begun(), &state).await;
         let state = sent.is_ok().then_some(state);
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts what is being served any more.
@@ -208,7 +210,7 @@ impl Server {
 
     /// A peer that uses another key than this node's primary is given that.
     #[cfg(feature = "encryption")]
-    async fn hand_over(&self, asked_with: Option<KeyName>, state: &RemoteState) {
+    async fn hand_over(&self, asked_with: Option<KeyName>, begun: StreamKeys, state: &RemoteState) {
         let primary = self.context.layers.sealing.keys().map(|keys| keys.keyring.primary());
         let key = asked_with.filter(|key| Some(*key) != primary);
         let own = state.nodes.iter().find(|record| Some(&record.node.id) == state.from.as_ref());
@@ -216,7 +218,8 @@ impl Server {
         let peer = Peer::named(own.node.addr, own.node.id.clone());
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, it gives nothing.
-            let _ = commands.send(Command::HandOver { peer, key }).await;
+            let newcomer = Newcomer { peer, key, begun, joins: state.join };
+            let _ = commands.send(Command::HandOver(newcomer)).await;
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) enum Command {
         name: Box<str>,
         reply: oneshot::Sender<Option<Tombstone>>,
     },
-    /// The names of reaped members that had failed.
+    /// The names of reaped members.
     #[cfg(feature = "encryption")]
     Lost {
         reply: oneshot::Sender<Vec<NodeId>>,
@@ -79,10 +79,7 @@ pub(crate) enum Command {
     },
     /// A peer still uses this key, not the primary: gives it that.
     #[cfg(feature = "encryption")]
-    HandOver {
-        peer: Peer,
-        key: memberlist_security::Fingerprint,
-    },
+    HandOver(crate::keys::Newcomer),
     /// Something was dropped on the way to the machine.
     CountDrop {
         reason: DropReason,

@@ -273,15 +273,13 @@ impl<T: Transport> Driver<T> {
             }
             #[cfg(feature = "encryption")]
             Command::Lost { reply } => {
-                let failed = memberlist_protocol::NodeState::Dead;
-                let dead = self.machine.tombstones().filter(|t| t.state == failed);
-                let _ = reply.send(dead.map(|t| t.node.id.clone()).collect());
+                let _ = reply.send(self.machine.tombstones().map(|t| t.node.id.clone()).collect());
             }
             Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
             #[cfg(feature = "encryption")]
-            Command::HandOver { peer, key } => self.hand_over(peer, key),
+            Command::HandOver(newcomer) => self.hand_over(newcomer),
             Command::CountDrop { reason } => self.machine.count_drop(reason),
             Command::StreamDone { id, response } => {
                 if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &response {
@@ -385,13 +383,13 @@ impl<T: Transport> Driver<T> {
     }
 
     #[cfg(feature = "encryption")]
-    fn hand_over(&mut self, peer: Peer, key: memberlist_security::Fingerprint) {
+    fn hand_over(&mut self, newcomer: crate::keys::Newcomer) {
         // The peer asks for more by itself: with its next exchange of states.
         let Ok(permit) = Arc::clone(&self.hand_overs).try_acquire_owned() else { return };
         let (transport, context) = (Arc::clone(&self.transport), self.context.clone());
         self.streams.spawn(async move {
             let _permit = permit;
-            crate::keys::hand_over(&*transport, &context, &peer, key).await;
+            crate::keys::hand_over(&*transport, &context, newcomer).await;
         });
     }
 

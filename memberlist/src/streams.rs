@@ -26,6 +26,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
 use crate::delegate::Delegate;
+#[cfg(feature = "encryption")]
+use crate::layers::StreamKeys;
 use crate::layers::{KeyName, LayerError, Layers, StreamReader, StreamWriter};
 
 /// How much is read at a time, and the least progress that a peer must make within a timeout.
@@ -320,6 +322,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     #[cfg(feature = "encryption")]
     pub(crate) fn opened_with(&self) -> Option<KeyName> {
         self.inbound.opened_with()
+    }
+
+    /// The keys that there were when the stream was begun.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn begun(&self) -> StreamKeys {
+        self.inbound.begun()
+    }
+
+    /// Lets keys be used that there were when something earlier was begun.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn begin_with(&mut self, keys: &StreamKeys) {
+        self.inbound.begin_with(keys.clone());
+        self.outbound.begin_with(keys.clone());
     }
 
     /// Pays for what has been received and decoded, waiting for others to give back if it must.

@@ -212,7 +212,7 @@ pub fn seal(
 ) -> Result<Sealed, SealError> {
     check_room(buffer, start, HEAD)?;
     let ring = keyring.snapshot();
-    seal_checked(&ring.primary, version, &next_nonce()?, aad, buffer, start)
+    seal_checked(ring.primary(), version, &next_nonce()?, aad, buffer, start)
 }
 
 pub(crate) fn check_room(buffer: &[u8], start: usize, head: usize) -> Result<(), SealError> {

@@ -199,7 +199,7 @@ pub fn seal_frame_at(
 ) -> Result<Sealed, SealError> {
     check_room(buffer, start, FRAME_HEAD)?;
     let ring = keyring.snapshot();
-    let entry = with.and_then(|with| ring.find(with)).unwrap_or(&ring.primary);
+    let entry = with.and_then(|with| ring.find(with)).unwrap_or(ring.primary());
     seal_frame_checked(entry, version, &next_nonce()?, label, place, buffer, start)
 }
 

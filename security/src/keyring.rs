@@ -4,11 +4,17 @@
 //! install the new key, activate it, remove the old one. Members then open each other's messages at
 //! every moment, whichever key each of them seals with.
 //!
+//! Whoever takes these steps for many members cannot see them all at one moment. So a key leaves in two
+//! steps, [`retire`](Keyring::retire) and remove: between them it opens, but cannot become the primary.
+//! And each install and retirement gives the key a new revision, by which a step may demand that nobody
+//! has changed it since it was looked at.
+//!
 //! Invariant: there is always exactly one primary. Traffic reads one immutable snapshot for each
 //! message, so that a change is seen whole or not at all and never delays it; those who change the
 //! ring take turns.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,6 +52,12 @@ pub enum KeyringError {
     /// Another key has the same fingerprint. Among generated keys this does not happen.
     #[error("another key with the fingerprint {0} is installed; generate a new one")]
     FingerprintTaken(Fingerprint),
+    /// The key is about to be removed.
+    #[error("key {0} is retired; install it again before it is activated")]
+    Retired(Fingerprint),
+    /// The key is not as it was when it was looked at.
+    #[error("key {0} was installed or retired meanwhile")]
+    Changed(Fingerprint),
 }
 
 /// What may be told about an installed key.
@@ -58,6 +70,11 @@ pub struct KeyInfo {
     pub size: KeySize,
     /// Whether it is the one that seals.
     pub primary: bool,
+    /// Whether it is about to be removed: it opens, but cannot become the primary.
+    pub retired: bool,
+    /// Changes whenever the key is installed or retired here, and with every start. Of two keys of one
+    /// ring, the greater belongs to what happened later.
+    pub revision: u64,
     /// How many messages this process has sealed with it since it was installed. A key that is
     /// removed and installed again starts from zero, though its nonces stay used.
     pub sealed: u64,
@@ -87,13 +104,38 @@ impl Entry {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
+}
+
+/// A key as one state of the keyring has it.
+#[derive(Clone)]
+struct Held {
+    entry: Arc<Entry>,
+    revision: u64,
+    retired: bool,
+}
+
+impl Held {
+    fn is(&self, fingerprint: &Fingerprint) -> bool {
+        self.entry.fingerprint == *fingerprint
+    }
+
+    fn check(&self, revision: Option<u64>) -> Result<(), KeyringError> {
+        match revision {
+            Some(revision) if revision != self.revision => {
+                Err(KeyringError::Changed(self.entry.fingerprint))
+            }
+            _ => Ok(()),
+        }
+    }
 
     fn info(&self, primary: bool) -> KeyInfo {
         KeyInfo {
-            fingerprint: self.fingerprint,
-            size: self.key.size(),
+            fingerprint: self.entry.fingerprint,
+            size: self.entry.key.size(),
             primary,
-            sealed: self.sealed.load(Ordering::Relaxed),
+            retired: self.retired,
+            revision: self.revision,
+            sealed: self.entry.sealed.load(Ordering::Relaxed),
         }
     }
 }
@@ -101,14 +143,36 @@ impl Entry {
 /// An immutable state of the keyring.
 #[derive(Clone)]
 pub(crate) struct Ring {
-    pub(crate) primary: Arc<Entry>,
-    others: Vec<Arc<Entry>>,
+    primary: Held,
+    others: Vec<Held>,
+    /// The last one that was given. They begin anywhere, so that one that was seen before a restart
+    /// fits nothing after it.
+    revision: u64,
 }
 
 impl Ring {
+    fn new(primary: Arc<Entry>) -> Self {
+        // Half of the numbers are left to count on.
+        let revision = RandomState::new().hash_one(0) >> 1;
+        Self {
+            primary: Held { entry: primary, revision, retired: false },
+            others: Vec::new(),
+            revision,
+        }
+    }
+
+    /// The key that seals.
+    pub(crate) fn primary(&self) -> &Entry {
+        &self.primary.entry
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        std::iter::once(&self.primary).chain(&self.others)
+    }
+
     /// All keys, the primary first.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        std::iter::once(&self.primary).chain(&self.others).map(|entry| &**entry)
+        self.held().map(|held| &*held.entry)
     }
 
     pub(crate) fn find(&self, fingerprint: &Fingerprint) -> Option<&Entry> {
@@ -116,41 +180,88 @@ impl Ring {
     }
 
     fn is_primary(&self, fingerprint: &Fingerprint) -> bool {
-        self.primary.fingerprint == *fingerprint
+        self.primary.is(fingerprint)
     }
 
+    /// The place of a key that is not the primary.
     fn position(&self, fingerprint: &Fingerprint) -> Result<usize, KeyringError> {
-        let position = self.others.iter().position(|entry| entry.fingerprint == *fingerprint);
+        if self.is_primary(fingerprint) {
+            return Err(KeyringError::IsPrimary(*fingerprint));
+        }
+        let position = self.others.iter().position(|held| held.is(fingerprint));
         position.ok_or(KeyringError::NotInstalled(*fingerprint))
+    }
+
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
     }
 
     /// Adds a key at the end; false if it is there already.
     fn install(&mut self, entry: Arc<Entry>) -> Result<bool, KeyringError> {
         match self.find(&entry.fingerprint) {
-            Some(there) if there.key == entry.key => Ok(false),
+            Some(there) if there.key == entry.key => {
+                self.unretire(&entry.fingerprint);
+                Ok(false)
+            }
             Some(_) => Err(KeyringError::FingerprintTaken(entry.fingerprint)),
             None if self.others.len() + 1 >= MAX_KEYS => Err(KeyringError::Full),
             None => {
-                self.others.push(entry);
+                let revision = self.next_revision();
+                self.others.push(Held { entry, revision, retired: false });
                 Ok(true)
             }
         }
     }
 
-    fn activate(&mut self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
-        if !self.is_primary(fingerprint) {
-            let entry = self.others.remove(self.position(fingerprint)?);
-            let retired = std::mem::replace(&mut self.primary, entry);
-            self.others.insert(0, retired);
+    fn unretire(&mut self, fingerprint: &Fingerprint) {
+        let revision = self.revision + 1;
+        let mut others = self.others.iter_mut();
+        if let Some(held) = others.find(|held| held.is(fingerprint) && held.retired) {
+            (held.retired, held.revision, self.revision) = (false, revision, revision);
+        }
+    }
+
+    fn activate(
+        &mut self,
+        fingerprint: &Fingerprint,
+        revision: Option<u64>,
+    ) -> Result<(), KeyringError> {
+        if self.is_primary(fingerprint) {
+            return Ok(());
+        }
+        let position = self.position(fingerprint)?;
+        self.others[position].check(revision)?;
+        if self.others[position].retired {
+            return Err(KeyringError::Retired(*fingerprint));
+        }
+        let new = self.others.remove(position);
+        let old = std::mem::replace(&mut self.primary, new);
+        self.others.insert(0, old);
+        Ok(())
+    }
+
+    fn retire(&mut self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
+        let position = self.position(fingerprint)?;
+        if !self.others[position].retired {
+            let revision = self.next_revision();
+            let held = &mut self.others[position];
+            (held.retired, held.revision) = (true, revision);
         }
         Ok(())
     }
 
-    fn remove(&mut self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
-        if self.is_primary(fingerprint) {
-            return Err(KeyringError::IsPrimary(*fingerprint));
-        }
+    /// With a revision, it must be the one of its retirement.
+    fn remove(
+        &mut self,
+        fingerprint: &Fingerprint,
+        revision: Option<u64>,
+    ) -> Result<(), KeyringError> {
         let position = self.position(fingerprint)?;
+        self.others[position].check(revision)?;
+        if revision.is_some() && !self.others[position].retired {
+            return Err(KeyringError::Changed(*fingerprint));
+        }
         self.others.remove(position);
         Ok(())
     }
@@ -178,7 +289,7 @@ pub struct Keyring {
 impl Keyring {
     /// A keyring of one key.
     pub fn new(primary: SecretKey) -> Self {
-        Self::of(Ring { primary: Entry::new(primary), others: Vec::new() })
+        Self::of(Ring::new(Entry::new(primary)))
     }
 
     /// A keyring of several keys, as [`keys`](Self::keys) lists them. Keys that come twice, the
@@ -190,7 +301,7 @@ impl Keyring {
         primary: SecretKey,
         others: impl IntoIterator<Item = SecretKey>,
     ) -> Result<Self, KeyringError> {
-        let mut ring = Ring { primary: Entry::new(primary), others: Vec::new() };
+        let mut ring = Ring::new(Entry::new(primary));
         for key in others {
             ring.install(Entry::new(key))?;
         }
@@ -229,7 +340,7 @@ impl Keyring {
     }
 
     /// Adds a key, last in order: from now on it opens. False if it is installed already, which
-    /// changes nothing.
+    /// changes nothing, but that it is not [retired](Self::retire) any more.
     ///
     /// # Errors
     /// [`KeyringError::Full`] if there are [`MAX_KEYS`] already.
@@ -243,29 +354,60 @@ impl Keyring {
     /// opening. Activating the primary changes nothing.
     ///
     /// # Errors
-    /// [`KeyringError::NotInstalled`] if there is no such key.
+    /// [`KeyringError::NotInstalled`] if there is no such key, [`KeyringError::Retired`] if it is about
+    /// to be removed.
     pub fn activate(&self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
-        self.change(|ring| ring.activate(fingerprint))
+        self.change(|ring| ring.activate(fingerprint, None))
     }
 
-    /// Removes a key: from now on it opens nothing.
+    /// The same, if the key still has the [`revision`](KeyInfo::revision) that was seen.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate), and [`KeyringError::Changed`].
+    pub fn activate_if(
+        &self,
+        fingerprint: &Fingerprint,
+        revision: u64,
+    ) -> Result<(), KeyringError> {
+        self.change(|ring| ring.activate(fingerprint, Some(revision)))
+    }
+
+    /// The first step of a removal: the key goes on opening, but cannot be activated until it is
+    /// installed again. Retiring it again changes nothing. Not kept in the keyring file.
+    ///
+    /// # Errors
+    /// [`KeyringError::IsPrimary`] for the key that seals, [`KeyringError::NotInstalled`] if there is
+    /// no such key.
+    pub fn retire(&self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
+        self.change(|ring| ring.retire(fingerprint))
+    }
+
+    /// Removes a key, retired or not: from now on it opens nothing.
     ///
     /// # Errors
     /// [`KeyringError::IsPrimary`] for the key that seals, [`KeyringError::NotInstalled`] if there is
     /// no such key.
     pub fn remove(&self, fingerprint: &Fingerprint) -> Result<(), KeyringError> {
-        self.change(|ring| ring.remove(fingerprint))
+        self.change(|ring| ring.remove(fingerprint, None))
+    }
+
+    /// Removes a key, if it is retired and still has the [`revision`](KeyInfo::revision) that was seen.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove), and [`KeyringError::Changed`].
+    pub fn remove_if(&self, fingerprint: &Fingerprint, revision: u64) -> Result<(), KeyringError> {
+        self.change(|ring| ring.remove(fingerprint, Some(revision)))
     }
 
     /// What is installed, the primary first, without the secrets.
     pub fn list(&self) -> Vec<KeyInfo> {
         let ring = self.snapshot();
-        ring.entries().enumerate().map(|(i, entry)| entry.info(i == 0)).collect()
+        ring.held().enumerate().map(|(i, held)| held.info(i == 0)).collect()
     }
 
     /// The fingerprint of the key that seals.
     pub fn primary(&self) -> Fingerprint {
-        self.snapshot().primary.fingerprint
+        self.snapshot().primary().fingerprint
     }
 
     /// Whether a key is installed.
@@ -282,7 +424,7 @@ impl Keyring {
     /// Sets the count of the primary, so that a test need not seal 2^31 messages.
     #[cfg(test)]
     pub(crate) fn testing_set_sealed(&self, count: u64) {
-        self.snapshot().primary.sealed.store(count, Ordering::Relaxed);
+        self.snapshot().primary().sealed.store(count, Ordering::Relaxed);
     }
 }
 
@@ -348,6 +490,46 @@ mod tests {
         assert_eq!(order(&ring), [1, 2]);
     }
 
+    fn revision(ring: &Keyring, n: u8) -> u64 {
+        ring.list().iter().find(|info| info.fingerprint == print(n)).unwrap().revision
+    }
+
+    #[test]
+    fn a_retired_key_opens_but_is_not_activated_until_it_is_installed_again() {
+        let ring = ring([1, 2]);
+        assert_eq!(ring.retire(&print(1)), Err(KeyringError::IsPrimary(print(1))));
+        assert_eq!(ring.retire(&print(3)), Err(KeyringError::NotInstalled(print(3))));
+        ring.retire(&print(2)).unwrap();
+        ring.retire(&print(2)).unwrap();
+        assert!(ring.contains(&print(2)) && ring.list()[1].retired);
+        assert_eq!(ring.activate(&print(2)), Err(KeyringError::Retired(print(2))));
+        assert_eq!(ring.install(key(2)), Ok(false));
+        ring.activate(&print(2)).unwrap();
+        assert_eq!(order(&ring), [2, 1]);
+    }
+
+    #[test]
+    fn a_step_may_demand_that_the_key_is_as_it_was_seen() {
+        let ring = ring([1, 2]);
+        let seen = revision(&ring, 2);
+        let changed = Err(KeyringError::Changed(print(2)));
+        assert_eq!(ring.remove_if(&print(2), seen), changed, "it is not retired");
+        ring.retire(&print(2)).unwrap();
+        assert_eq!(ring.remove_if(&print(2), seen), changed);
+        let retired = revision(&ring, 2);
+        ring.install(key(2)).unwrap();
+        assert_eq!(ring.remove_if(&print(2), retired), changed);
+        assert_eq!(ring.activate_if(&print(2), seen), changed, "retired in between");
+        ring.activate_if(&print(2), revision(&ring, 2)).unwrap();
+        ring.activate_if(&print(2), seen).unwrap();
+        ring.retire(&print(1)).unwrap();
+        assert!(revision(&ring, 1) > revision(&ring, 2));
+        ring.remove_if(&print(1), revision(&ring, 1)).unwrap();
+        ring.install(key(1)).unwrap();
+        assert!(revision(&ring, 1) > revision(&ring, 2));
+        assert_eq!(order(&ring), [2, 1]);
+    }
+
     #[test]
     fn keys_that_come_twice_count_once() {
         assert_eq!(order(&ring([1, 2, 1, 3, 2])), [1, 2, 3]);
@@ -368,7 +550,7 @@ mod tests {
 
     #[test]
     fn another_key_of_the_same_name_is_not_taken_for_the_one_that_is_there() {
-        let mut ring = Ring { primary: Entry::new(key(1)), others: Vec::new() };
+        let mut ring = Ring::new(Entry::new(key(1)));
         let mut twin = Arc::into_inner(Entry::new(key(2))).unwrap();
         twin.fingerprint = print(1);
         assert_eq!(ring.install(Arc::new(twin)), Err(KeyringError::FingerprintTaken(print(1))));
@@ -402,7 +584,8 @@ mod tests {
         ring.testing_set_sealed(7);
         let [first, second] = ring.list().try_into().unwrap();
         let size = KeySize::Bits128;
-        assert_eq!(first, KeyInfo { fingerprint: print(1), size, primary: true, sealed: 7 });
+        assert_eq!((first.fingerprint, first.size), (print(1), size));
+        assert_eq!((first.primary, first.retired, first.sealed), (true, false, 7));
         assert_eq!((second.size, second.primary, second.sealed), (KeySize::Bits256, false, 0));
         let shown = format!("{ring:?}");
         assert!(shown.contains(&print(1).to_string()), "{shown}");

@@ -19,7 +19,7 @@ pub fn seal_with_nonce(
     start: usize,
 ) -> Result<Sealed, SealError> {
     cipher::check_room(buffer, start, HEAD)?;
-    cipher::seal_checked(&keyring.snapshot().primary, version, nonce, aad, buffer, start)
+    cipher::seal_checked(keyring.snapshot().primary(), version, nonce, aad, buffer, start)
 }
 
 /// As [`seal_frame`](crate::seal_frame).
@@ -36,5 +36,5 @@ pub fn seal_frame_with_nonce(
 ) -> Result<Sealed, SealError> {
     cipher::check_room(buffer, start, FRAME_HEAD)?;
     let (ring, place) = (keyring.snapshot(), frame::FramePlace::First);
-    frame::seal_frame_checked(&ring.primary, version, nonce, label, place, buffer, start)
+    frame::seal_frame_checked(ring.primary(), version, nonce, label, place, buffer, start)
 }

@@ -1,5 +1,7 @@
 //! Requests about keys, and their answers, as they travel on a stream (`docs/WIRE.md`).
 
+use std::collections::BTreeSet;
+
 use memberlist_security::{Fingerprint, KeySize, MAX_KEYS, SecretKey};
 
 use super::{HeldKey, KeyFailure};
@@ -21,15 +23,20 @@ const INSTALL: u8 = 1;
 const ACTIVATE: u8 = 2;
 const REMOVE: u8 = 3;
 const LIST: u8 = 4;
-/// Fingerprint, length of the key, whether it is the primary.
-const ENTRY_BYTES: usize = 8 + 1 + 1;
+const RETIRE: u8 = 5;
+/// Fingerprint, length of the key, flags, revision.
+const ENTRY_BYTES: usize = 8 + 1 + 1 + 8;
+const PRIMARY: u8 = 1;
+const RETIRED: u8 = 2;
 
 /// What is asked of a member.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum KeyRequest {
     Install(SecretKey),
-    Activate(Fingerprint),
-    Remove(Fingerprint),
+    /// With a revision, only if the key still has it; so too for a removal, and the key must be retired.
+    Activate(Fingerprint, Option<u64>),
+    Retire(Fingerprint),
+    Remove(Fingerprint, Option<u64>),
     List,
 }
 
@@ -37,17 +44,24 @@ impl KeyRequest {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Install(_) => "install",
-            Self::Activate(_) => "activate",
-            Self::Remove(_) => "remove",
+            Self::Activate(..) => "activate",
+            Self::Retire(_) => "retire",
+            Self::Remove(..) => "remove",
             Self::List => "list",
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let named = |kind: u8, key: &Fingerprint, revision: &Option<u64>| {
+            let mut body = [&[kind][..], &key.to_bytes()].concat();
+            body.extend(revision.iter().flat_map(|revision| revision.to_be_bytes()));
+            body
+        };
         match self {
             Self::Install(key) => [&[INSTALL], key.expose_bytes()].concat(),
-            Self::Activate(key) => [&[ACTIVATE][..], &key.to_bytes()].concat(),
-            Self::Remove(key) => [&[REMOVE][..], &key.to_bytes()].concat(),
+            Self::Activate(key, revision) => named(ACTIVATE, key, revision),
+            Self::Retire(key) => named(RETIRE, key, &None),
+            Self::Remove(key, revision) => named(REMOVE, key, revision),
             Self::List => vec![LIST],
         }
     }
@@ -56,10 +70,19 @@ impl KeyRequest {
     pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let (&kind, rest) = body.split_first()?;
         let named = || Some(Fingerprint::from_bytes(rest.try_into().ok()?));
+        let seen = || {
+            let (key, revision) = rest.split_first_chunk::<8>()?;
+            let revision = match revision {
+                [] => None,
+                revision => Some(u64::from_be_bytes(revision.try_into().ok()?)),
+            };
+            Some((Fingerprint::from_bytes(*key), revision))
+        };
         match kind {
             INSTALL => SecretKey::from_bytes(rest).ok().map(Self::Install),
-            ACTIVATE => named().map(Self::Activate),
-            REMOVE => named().map(Self::Remove),
+            ACTIVATE => seen().map(|(key, revision)| Self::Activate(key, revision)),
+            RETIRE => named().map(Self::Retire),
+            REMOVE => seen().map(|(key, revision)| Self::Remove(key, revision)),
             LIST if rest.is_empty() => Some(Self::List),
             _ => None,
         }
@@ -108,7 +131,8 @@ pub(crate) fn encode_keys(keys: &[HeldKey]) -> Vec<u8> {
     for key in keys {
         body.extend_from_slice(&key.fingerprint.to_bytes());
         body.push(key.size.bytes() as u8);
-        body.push(u8::from(key.primary));
+        body.push(u8::from(key.primary) * PRIMARY + u8::from(key.retired) * RETIRED);
+        body.extend_from_slice(&key.revision.to_be_bytes());
     }
     body
 }
@@ -123,8 +147,10 @@ pub(crate) fn decode_answer(
     match status {
         DONE => decode_keys(body).ok_or(KeyFailure::BadAnswer),
         _ => {
-            let text: String = String::from_utf8_lossy(body).chars().take(1000).collect();
-            Err(KeyFailure::Refused(text))
+            // It goes to logs and terminals.
+            let shown = |char: char| if char.is_control() { ' ' } else { char };
+            let text = String::from_utf8_lossy(body);
+            Err(KeyFailure::Refused(text.chars().take(1000).map(shown).collect()))
         }
     }
 }
@@ -133,19 +159,23 @@ fn decode_keys(body: &[u8]) -> Option<Vec<HeldKey>> {
     let entries = body.chunks(ENTRY_BYTES);
     let entry = |entry: &[u8]| {
         let (name, rest) = entry.split_first_chunk::<8>()?;
-        let [size, primary] = rest.try_into().ok()?;
+        let (&[size, flags], revision) = rest.split_first_chunk::<2>()?;
+        let revision = u64::from_be_bytes(revision.try_into().ok()?);
         let size = match size {
             16 => KeySize::Bits128,
             24 => KeySize::Bits192,
             32 => KeySize::Bits256,
             _ => return None,
         };
-        Some(HeldKey { fingerprint: Fingerprint::from_bytes(*name), size, primary: primary == 1 })
+        let (primary, retired) = (flags & PRIMARY != 0, flags & RETIRED != 0);
+        let fingerprint = Fingerprint::from_bytes(*name);
+        Some(HeldKey { fingerprint, size, primary, retired, revision })
     };
     let keys: Vec<HeldKey> = entries.map(entry).collect::<Option<_>>()?;
     // Every keyring has one primary. An answer without would pass for "seals with none of them".
     let primaries = keys.iter().filter(|key| key.primary).count();
-    (primaries == 1 && keys.len() <= MAX_KEYS).then_some(keys)
+    let named: BTreeSet<_> = keys.iter().map(|key| key.fingerprint).collect();
+    (primaries == 1 && keys.len() <= MAX_KEYS && named.len() == keys.len()).then_some(keys)
 }
 
 #[cfg(test)]
@@ -158,8 +188,11 @@ mod tests {
         let name = key.fingerprint();
         let all = [
             KeyRequest::Install(key),
-            KeyRequest::Activate(name),
-            KeyRequest::Remove(name),
+            KeyRequest::Activate(name, None),
+            KeyRequest::Activate(name, Some(u64::MAX)),
+            KeyRequest::Retire(name),
+            KeyRequest::Remove(name, None),
+            KeyRequest::Remove(name, Some(1)),
             KeyRequest::List,
         ];
         for request in all {
@@ -175,7 +208,16 @@ mod tests {
     #[test]
     fn answers_come_back_and_garbage_does_not() {
         let name = SecretKey::from_bytes(&[7; 16]).unwrap().fingerprint();
-        let keys = [HeldKey { fingerprint: name, size: KeySize::Bits192, primary: true }];
+        let other = SecretKey::from_bytes(&[8; 16]).unwrap().fingerprint();
+        let size = KeySize::Bits192;
+        let held = |fingerprint, primary: bool| HeldKey {
+            fingerprint,
+            size,
+            primary,
+            retired: !primary,
+            revision: 7,
+        };
+        let keys = [held(name, true), held(other, false)];
         let mut body = encode_keys(&keys);
         let nonce = [5; 16];
         let decode_answer =
@@ -185,6 +227,10 @@ mod tests {
         assert_eq!(decode_answer(DONE, &[]), Err(KeyFailure::BadAnswer));
         assert_eq!(super::decode_answer(DONE, &[], &nonce), Err(KeyFailure::BadAnswer));
         assert_eq!(super::decode_answer(DONE, &body, &nonce), Err(KeyFailure::BadAnswer));
+        // A key that is named twice would count as two holders.
+        for twice in [&[keys[0], keys[1], keys[1]][..], &[keys[0], keys[0]]] {
+            assert_eq!(decode_answer(DONE, &encode_keys(twice)), Err(KeyFailure::BadAnswer));
+        }
         body[8] = 17;
         assert_eq!(decode_answer(DONE, &body), Err(KeyFailure::BadAnswer));
         assert_eq!(decode_answer(DONE, &body[..9]), Err(KeyFailure::BadAnswer));
@@ -193,5 +239,9 @@ mod tests {
             panic!("it was refused");
         };
         assert_eq!(text.len(), 1000);
+        let Err(KeyFailure::Refused(text)) = decode_answer(REFUSED, b"no\x1b[2J\r\nwell") else {
+            panic!("it was refused");
+        };
+        assert_eq!(text, "no [2J  well");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use memberlist_protocol::{ExchangeError, NodeId};
-use memberlist_security::{Fingerprint, KeySize, RandomnessError};
+use memberlist_security::{Fingerprint, KeyInfo, KeySize, RandomnessError};
 
 /// A key that a member holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,17 @@ pub struct HeldKey {
     pub size: KeySize,
     /// Whether the member seals with it.
     pub primary: bool,
+    /// Whether it is about to be removed: it opens, but cannot be activated until it is installed again.
+    pub retired: bool,
+    /// Which of its installs and retirements at that member was the last.
+    pub(crate) revision: u64,
+}
+
+impl From<KeyInfo> for HeldKey {
+    fn from(info: KeyInfo) -> Self {
+        let KeyInfo { fingerprint, size, primary, retired, revision, .. } = info;
+        Self { fingerprint, size, primary, retired, revision }
+    }
 }
 
 /// Why a member did not do what it was asked.
@@ -46,7 +57,16 @@ pub struct KeyAnswer {
 impl KeyAnswer {
     /// Whether it said that it holds the key.
     pub fn holds(&self, key: &Fingerprint) -> bool {
-        self.result.iter().flatten().any(|held| held.fingerprint == *key)
+        self.held(key).is_some()
+    }
+
+    pub(super) fn held(&self, key: &Fingerprint) -> Option<&HeldKey> {
+        self.result.iter().flatten().find(|held| held.fingerprint == *key)
+    }
+
+    /// Whether it can be made to seal with the key.
+    pub(super) fn may_activate(&self, key: &Fingerprint) -> bool {
+        self.held(key).is_some_and(|held| !held.retired)
     }
 
     /// The key that it said it seals with.
@@ -71,8 +91,9 @@ pub struct KeyUse {
 pub struct KeyReport {
     /// The answers by name, this node's included.
     pub answers: BTreeMap<NodeId, KeyAnswer>,
-    /// Members that have failed, by name. They were not asked, and miss what was changed: one that
-    /// comes back after its key was removed is refused, and needs the present keyring by hand.
+    /// Members that have failed or left, by name, for as long as they are remembered. They were not
+    /// asked, and miss what was changed: one that comes back after its key was removed is refused, and
+    /// needs the present keyring by hand.
     pub absent: Vec<NodeId>,
 }
 
@@ -103,10 +124,10 @@ impl KeyReport {
         wanted.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Another key than this that somebody holds, and who does.
-    pub(super) fn other_key(&self, than: &Fingerprint) -> Option<(Fingerprint, BTreeSet<NodeId>)> {
-        let key = self.keys().into_keys().find(|key| key != than)?;
-        Some((key, self.members_where(|answer| answer.holds(&key))))
+    /// The revisions of a key at those who answered; nothing where it is not held.
+    pub(super) fn revisions(&self, key: &Fingerprint) -> BTreeMap<NodeId, Option<u64>> {
+        let revision = |answer: &KeyAnswer| answer.held(key).map(|held| held.revision);
+        self.answers.iter().map(|(id, answer)| (id.clone(), revision(answer))).collect()
     }
 
     /// Whether a step may be taken: everybody answered, and is as it must be.
@@ -114,11 +135,11 @@ impl KeyReport {
         self,
         step: &'static str,
         fits: impl Fn(&KeyAnswer) -> bool,
-    ) -> Result<(), KeysError> {
+    ) -> Result<Self, KeysError> {
         let fits = |answer: &KeyAnswer| answer.result.is_ok() && fits(answer);
         let members = self.members_where(|answer| !fits(answer));
         if members.is_empty() {
-            return Ok(());
+            return Ok(self);
         }
         Err(KeysError::WouldCutOff { step, members, report: Box::new(self) })
     }
@@ -135,9 +156,10 @@ impl KeyReport {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeysError {
-    /// The step would cut members off: they do not have the key that is to be activated, still seal
-    /// with the one that is to be removed, or did not say. Nothing was changed.
-    #[error("to {step} this key would cut off {}; nothing was changed", names(members))]
+    /// The step would cut members off: they do not have the key that is to be activated, or have it
+    /// [retired](HeldKey::retired); they still seal with the one that is to be removed; or did not say.
+    /// The step was not taken.
+    #[error("to {step} this key would cut off {}; it was not done", names(members))]
     WouldCutOff {
         /// Which step.
         step: &'static str,
@@ -154,9 +176,13 @@ pub enum KeysError {
         /// What everybody said.
         report: Box<KeyReport>,
     },
-    /// The keys of the cluster went on changing: somebody else rotates, too.
+    /// The keys of the cluster went on changing: somebody else rotates, too. Nobody was cut off. What
+    /// was done stays, until either is repeated when the other has ended.
     #[error("the cluster's keys keep changing: does another member rotate at the same time?")]
     Unsettled,
+    /// This node is leaving the cluster, or has left: it does not know any more who is in it.
+    #[error("this node has left the cluster; ask one of its members, or join again")]
+    Left,
     /// The system gave no randomness for a new key.
     #[error(transparent)]
     Randomness(#[from] RandomnessError),

@@ -1,12 +1,13 @@
 //! One member's side: asking another, and doing what another asks.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
 use memberlist_protocol::{ExchangeError, NodeId, Peer};
-use memberlist_security::{Fingerprint, KeyringFile};
+use memberlist_security::{
+    Fingerprint, Keyring, KeyringError, KeyringFile, KeyringFileError, SecretKey,
+};
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,21 +19,26 @@ use super::message::{
     encode_keys,
 };
 use super::{HeldKey, KeyFailure};
-use crate::layers::Keys;
+use crate::layers::{Changes, Keys, StreamKeys};
 use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
 
-/// Asks a member over an encrypted stream; sealed with this key instead of the primary, if it is given.
+/// Asks a member over an encrypted stream; sealed with this key instead of the primary, if it is given,
+/// which may be one that is only among the keys that there were when something was begun.
 pub(crate) async fn ask<T: Transport>(
     transport: &T,
     context: &StreamContext,
     peer: &Peer,
     key: Option<Fingerprint>,
+    begun: Option<&StreamKeys>,
     request: &KeyRequest,
 ) -> Result<Vec<HeldKey>, KeyFailure> {
     let primary = context.layers.sealing.keys().map(|keys| keys.keyring.primary());
     // Under a seal, whatever the switch for other traffic says.
     let key = key.or(primary);
     let mut channel = open(transport, context, peer, context.timeout, key).await?;
+    if let Some(begun) = begun {
+        channel.begin_with(begun);
+    }
     ask_over(&mut channel, context, peer, request).await
 }
 
@@ -113,6 +119,10 @@ where
         return channel.send(MessageFrames::error(context.format, text)).await;
     };
     let done = match decode_asked(&body, &challenge, context.own.as_str()) {
+        // A stream that was begun with a key goes on when that is removed, but changes no keys.
+        Some(_) if !channel.opened_with().is_some_and(|key| keys.keyring.contains(&key)) => {
+            Err(KeyFailure::Refused("the key of this request was removed".to_owned()))
+        }
         Some(request) => {
             let done = apply(keys, &request).await;
             if request != KeyRequest::List {
@@ -136,68 +146,90 @@ where
 
 /// Does it on this node's own keyring, and keeps the keyring file up to date.
 pub(crate) async fn apply(keys: &Keys, request: &KeyRequest) -> Result<Vec<HeldKey>, KeyFailure> {
-    let ring = &keys.keyring;
-    let changed = match request {
-        KeyRequest::Install(key) => ring.install(key.clone()).map(|_| {
-            lock(&keys.travelled).insert(key.fingerprint());
-            true
-        }),
-        KeyRequest::Activate(key) => ring.activate(key).map(|()| true),
-        // One that is not there is what was wanted.
-        KeyRequest::Remove(key) if !ring.contains(key) => Ok(false),
-        KeyRequest::Remove(key) => ring.remove(key).map(|()| true),
-        KeyRequest::List => Ok(false),
+    let changed = {
+        let mut changes = lock(&keys.changes);
+        let changed = change(&keys.keyring, request);
+        changes.made += u64::from(changed == Ok(true));
+        changed
     };
-    if let (KeyRequest::Remove(key), Ok(_)) = (request, &changed) {
-        lock(&keys.travelled).remove(key);
-        // A rotation that was given up is not gone on with: whoever removes its key does not want it.
-        let mut rotating = lock(&keys.rotating);
-        if rotating.as_ref().is_some_and(|rotating| rotating.fingerprint() == *key) {
-            *rotating = None;
-        }
+    if changed.is_ok() {
+        note(keys, request);
     }
-    let changed = changed.map_err(|error| KeyFailure::Refused(error.to_string()))?;
+    changed.map_err(|error| KeyFailure::Refused(error.to_string()))?;
     // What could not be saved before is not done until it is, whatever is asked: a key that comes
     // back with the next start is not removed.
-    if changed || keys.unsaved.load(Ordering::Relaxed) {
-        keys.unsaved.store(true, Ordering::Relaxed);
-        save(keys).await?;
+    save(keys).await?;
+    Ok(keys.keyring.list().into_iter().map(HeldKey::from).collect())
+}
+
+/// Tells whether the file has to be written.
+fn change(ring: &Keyring, request: &KeyRequest) -> Result<bool, KeyringError> {
+    let removed = match request {
+        KeyRequest::List => return Ok(false),
+        KeyRequest::Install(key) => return ring.install(key.clone()).map(|_| true),
+        KeyRequest::Activate(key, None) => return ring.activate(key).map(|()| true),
+        KeyRequest::Activate(key, Some(revision)) => {
+            return ring.activate_if(key, *revision).map(|()| true);
+        }
+        // The file does not tell which are retired.
+        KeyRequest::Retire(key) => ring.retire(key).map(|()| false),
+        KeyRequest::Remove(key, None) => ring.remove(key).map(|()| true),
+        KeyRequest::Remove(key, Some(revision)) => ring.remove_if(key, *revision).map(|()| true),
+    };
+    match removed {
+        // One that is not there is what was wanted.
+        Err(KeyringError::NotInstalled(_)) => Ok(false),
+        removed => removed,
     }
-    let held = ring.list().into_iter().map(|info| HeldKey {
-        fingerprint: info.fingerprint,
-        size: info.size,
-        primary: info.primary,
-    });
-    Ok(held.collect())
+}
+
+/// What is remembered of a key beside the keyring.
+fn note(keys: &Keys, request: &KeyRequest) {
+    match request {
+        KeyRequest::Install(key) => drop(lock(&keys.travelled).insert(key.fingerprint())),
+        KeyRequest::Remove(key, _) => {
+            lock(&keys.travelled).remove(key);
+            // A rotation that was given up is not gone on with: whoever removes its key does not want
+            // it.
+            lock(&keys.rotating).take_if(|rotating| rotating.key.fingerprint() == *key);
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until the file has all changes.
 async fn save(keys: &Keys) -> Result<(), KeyFailure> {
     let Some(path) = keys.file.clone() else { return Ok(()) };
+    let unsaved = |changes: &Changes| changes.made != changes.saved;
+    if !unsaved(&lock(&keys.changes)) {
+        return Ok(());
+    }
     // Whoever saves last saves what is there then. The turn ends with the writing, even if nobody
     // waits for it any more.
     let turn = Arc::clone(&keys.saving).lock_owned().await;
-    let (ring, unsaved) = (keys.keyring.clone(), Arc::clone(&keys.unsaved));
+    let (ring, changes) = (keys.keyring.clone(), Arc::clone(&keys.changes));
     let saving = move || {
         let _turn = turn;
-        unsaved.store(false, Ordering::Relaxed);
-        let saved = KeyringFile::save(path, &ring.keys());
-        if saved.is_err() {
-            unsaved.store(true, Ordering::Relaxed);
-        }
-        saved
+        let (made, held) = {
+            let changes = lock(&changes);
+            if !unsaved(&changes) {
+                return Ok(());
+            }
+            (changes.made, ring.keys())
+        };
+        KeyringFile::save(path, &held)?;
+        lock(&changes).saved = made;
+        Ok(())
     };
-    let saved = tokio::task::spawn_blocking(saving).await;
+    let saved: Result<Result<(), KeyringFileError>, _> = tokio::task::spawn_blocking(saving).await;
     let error = match saved {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(panicked) => {
-            keys.unsaved.store(true, Ordering::Relaxed);
-            panicked.to_string()
-        }
+        Err(panicked) => panicked.to_string(),
     };
     warn!(
         error,
@@ -207,23 +239,63 @@ async fn save(keys: &Keys) -> Result<(), KeyFailure> {
 }
 
 /// Gives a peer that still uses another key than the primary this node's primary, so that it
-/// understands the others: it has joined, or come back, during a rotation.
+/// understands the others: it has joined, or come back, during a rotation. One that joins is made to
+/// seal with it as well, since whoever rotates may not hear of it in time.
 pub(crate) async fn hand_over<T: Transport>(
     transport: &T,
     context: &StreamContext,
-    peer: &Peer,
-    its_key: Fingerprint,
+    newcomer: Newcomer,
 ) {
     let Some(keys) = context.layers.sealing.keys() else { return };
-    let Some(primary) = keys.keyring.keys().into_iter().next() else { return };
-    // One that was brought by hand may not be sent under the others: they may be why.
-    if primary.fingerprint() == its_key || !lock(&keys.travelled).contains(&primary.fingerprint()) {
-        return;
-    }
-    let request = KeyRequest::Install(primary);
-    match ask(transport, context, peer, Some(its_key), &request).await {
-        Ok(_) => info!(%peer, "gave the primary key to a member that uses an older one"),
+    let Some(primary) = newer_primary(keys, newcomer.key) else { return };
+    let peer = &newcomer.peer;
+    match give(transport, context, keys, &newcomer, primary).await {
+        Ok(()) => info!(%peer, "gave the primary key to a member that uses an older one"),
         Err(KeyFailure::Exchange(ExchangeError::Cancelled)) => {}
         Err(failure) => warn!(%peer, %failure, "could not give the primary key to a member"),
     }
+}
+
+async fn give<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    keys: &Keys,
+    newcomer: &Newcomer,
+    primary: SecretKey,
+) -> Result<(), KeyFailure> {
+    let (peer, name) = (&newcomer.peer, primary.fingerprint());
+    let (with, begun) = (Some(newcomer.key), Some(&newcomer.begun));
+    let request = KeyRequest::Install(primary);
+    let held = ask(transport, context, peer, with, begun, &request).await?;
+    let given = held.iter().find(|held| held.fingerprint == name && !held.primary);
+    // No member removes what is the primary of another: while it is one here, it may be one there.
+    let wanted = newcomer.joins && keys.keyring.primary() == name;
+    let Some(given) = given.filter(|_| wanted) else { return Ok(()) };
+    let request = KeyRequest::Activate(name, Some(given.revision));
+    ask(transport, context, peer, Some(name), None, &request).await.map(drop)
+}
+
+/// A peer that has exchanged states under another key than this node's primary.
+pub(crate) struct Newcomer {
+    pub(crate) peer: Peer,
+    /// The key that it used.
+    pub(crate) key: Fingerprint,
+    /// The keys of this node when the exchange began: the other may be gone when the peer is dialled.
+    pub(crate) begun: StreamKeys,
+    /// Whether it was its first exchange.
+    pub(crate) joins: bool,
+}
+
+/// The primary, if it has been sent about the cluster after that key: one that was brought by hand may
+/// not be sent under the others, which may be why. And whoever has missed a rotation must not give its
+/// old key to those who have not.
+pub(super) fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey> {
+    let held = keys.keyring.list();
+    let primary = held.first().filter(|primary| primary.fingerprint != than)?;
+    let other = held.iter().find(|held| held.fingerprint == than);
+    let newer = other.is_none_or(|other| other.retired || other.revision < primary.revision);
+    let name = primary.fingerprint;
+    let travelled = lock(&keys.travelled).contains(&name);
+    let mut all = keys.keyring.keys().into_iter();
+    all.find(|key| key.fingerprint() == name).filter(|_| newer && travelled)
 }

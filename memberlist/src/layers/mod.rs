@@ -23,7 +23,7 @@ use memberlist_security::{Label, LabelError};
 use tracing::warn;
 
 #[cfg(feature = "encryption")]
-pub(crate) use sealing::Keys;
+pub(crate) use sealing::{Changes, Keys, Rotating};
 pub(crate) use sealing::{KeyName, Sealing, StreamKeys};
 use sealing::{Place, StreamName, name_of};
 pub(crate) use stream::{StreamReader, StreamWriter};

@@ -49,10 +49,23 @@ pub(crate) struct Keys {
     pub(crate) travelled: Mutex<BTreeSet<Fingerprint>>,
     /// Held while the file is written.
     pub(crate) saving: Arc<tokio::sync::Mutex<()>>,
-    /// Whether the file may lack a change.
-    pub(crate) unsaved: Arc<AtomicBool>,
-    /// The key of a rotation from here that has not come to its end.
-    pub(crate) rotating: Mutex<Option<SecretKey>>,
+    /// Held while the keyring is changed.
+    pub(crate) changes: Arc<Mutex<Changes>>,
+    /// A rotation from here that has not come to its end.
+    pub(crate) rotating: Mutex<Option<Rotating>>,
+}
+
+/// How often the keyring was changed, and up to which change the file has it.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) made: u64,
+    pub(crate) saved: u64,
+}
+
+/// To which key, and what was the primary when it was begun.
+pub(crate) struct Rotating {
+    pub(crate) key: SecretKey,
+    pub(crate) primary: Fingerprint,
 }
 
 impl Sealing {
@@ -70,7 +83,7 @@ impl Sealing {
             file: encryption.keyring_file.as_deref().map(fixed),
             travelled: Mutex::default(),
             saving: Arc::default(),
-            unsaved: Arc::default(),
+            changes: Arc::default(),
             rotating: Mutex::default(),
         }))
     }

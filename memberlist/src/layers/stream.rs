@@ -73,6 +73,16 @@ impl StreamReader {
         }
     }
 
+    #[cfg(feature = "encryption")]
+    pub(crate) fn begun(&self) -> StreamKeys {
+        self.begun_with.clone()
+    }
+
+    #[cfg(feature = "encryption")]
+    pub(crate) fn begin_with(&mut self, keys: StreamKeys) {
+        self.begun_with = keys;
+    }
+
     /// What comes must answer what was asked on this very stream.
     pub(crate) fn expect_answer(&mut self, to: &StreamWriter) {
         self.place = Place::Answer(to.name);
@@ -236,6 +246,11 @@ impl StreamWriter {
             self.key = asked.opened_with();
             self.place = Place::Answer(asked.name);
         }
+    }
+
+    #[cfg(feature = "encryption")]
+    pub(crate) fn begin_with(&mut self, keys: StreamKeys) {
+        self.begun_with = keys;
     }
 
     /// What follows is for a peer that has shown no key of this node's: it could not read a seal, and
