@@ -47,7 +47,7 @@ fn talk(agents: &mut [Agent], text: &str) {
     }
 }
 
-/// A file is replaced as a whole.
+/// Replaces a file as a whole.
 fn replace(file: &str, text: &str) {
     let beside = format!("{file}.beside");
     fs::write(&beside, text).unwrap();
