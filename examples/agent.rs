@@ -6,6 +6,16 @@
 //! cargo run --example agent -- keygen
 //! ```
 //!
+//! Over QUIC every node shows a certificate; the files are watched, and used again when they change:
+//!
+//! ```text
+//! cargo run --example agent -- certs --out certs --name a b
+//! cargo run --example agent -- --name a --bind 127.0.0.1:7946 --transport quic --bind-name \
+//!     --tls-cert certs/a.pem --tls-key certs/a.key --tls-ca certs/ca.pem
+//! cargo run --example agent -- --name b --bind 127.0.0.1:7947 --transport quic --bind-name \
+//!     --tls-cert certs/b.pem --tls-key certs/b.key --tls-ca certs/ca.pem --join 127.0.0.1:7946
+//! ```
+//!
 //! With `--key` or `--keyring` it encrypts, and the commands `keys ...` show and change the keys of
 //! the whole cluster; `--label` keeps clusters apart that could reach each other.
 //!
@@ -18,11 +28,14 @@
 //! ends it at once. It ends as well when nobody reads its output any more. Exit status: 0 after a
 //! farewell, 1 if it could not start or was ended at once, 2 for flags that cannot be used.
 //!
-//! What it shows of the library: a node over UDP and TCP, all events in order by a subscription,
-//! messages by a queue that holds senders back while the output is slow, and an orderly end.
+//! What it shows of the library: a node over UDP and TCP or over QUIC, with certificates that change
+//! while it runs, all events in order by a subscription, messages by a queue that holds senders back
+//! while the output is slow, and an orderly end.
 
 #[path = "agent/args.rs"]
 mod args;
+#[path = "agent/certs.rs"]
+mod certs;
 #[path = "agent/command.rs"]
 mod command;
 #[path = "agent/input.rs"]
@@ -39,23 +52,31 @@ mod report;
 mod security;
 #[path = "agent/signals.rs"]
 mod signals;
+#[path = "agent/tls.rs"]
+mod tls;
+#[path = "agent/transport.rs"]
+mod transport;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use memberlist::net::NetTransport;
+use memberlist::quic::QuicTransport;
 use memberlist::{Builder, Config, Memberlist};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::{Args, Task};
+use crate::args::{Args, Settings, Task};
 use crate::node::{Agent, Stop, report_events, report_messages};
 use crate::output::{Output, Writer};
 use crate::report::Report;
 use crate::signals::Signals;
+use crate::tls::{Reloader, TlsFiles};
+use crate::transport::{AgentTransport, TransportSettings};
 
 /// The exit status of a start that failed, and of an end without a farewell.
 const FAILED: u8 = 1;
@@ -66,11 +87,12 @@ fn main() -> ExitCode {
     let args = match Task::read() {
         Ok(Task::Run(args)) => args,
         Ok(Task::Keygen(keygen)) => return keygen.print().unwrap_or_else(|error| fail(&error)),
+        Ok(Task::Certs(certs)) => return certs.make().unwrap_or_else(|error| fail(&error)),
         Err(refusal) => return refusal.tell(),
     };
     start_logging();
-    let config = match args.config() {
-        Ok(config) => config,
+    let settings = match args.settings() {
+        Ok(settings) => settings,
         Err(refusal) => return refusal.tell(),
     };
     let runtime =
@@ -79,7 +101,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let status = match runtime.block_on(run(&args, config)) {
+    let status = match runtime.block_on(run(&args, settings)) {
         Ok(status) => status,
         Err(error) => fail(&error),
     };
@@ -88,36 +110,59 @@ fn main() -> ExitCode {
     status
 }
 
-async fn run(args: &Args, config: Config) -> Result<ExitCode, String> {
-    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let transport = NetTransport::bind(args.net_config()).map_err(|error| error.to_string())?;
-    let bound = transport.local_addrs().first().copied();
+async fn run(args: &Args, settings: Settings) -> Result<ExitCode, String> {
+    let Settings { config, transport } = settings;
+    let signals = Signals::listen().map_err(|error| error.to_string())?;
+    match transport {
+        TransportSettings::Net(net) => {
+            let transport = NetTransport::bind(net).map_err(|error| error.to_string())?;
+            serve(args, config, transport, None, signals).await
+        }
+        TransportSettings::Quic(quic, files) => {
+            let transport = QuicTransport::bind(*quic).map_err(|error| error.to_string())?;
+            serve(args, config, transport, Some(files), signals).await
+        }
+    }
+}
+
+/// The life of a node, over any transport.
+async fn serve<T: AgentTransport>(
+    args: &Args,
+    config: Config,
+    transport: T,
+    files: Option<TlsFiles>,
+    mut signals: Signals,
+) -> Result<ExitCode, String> {
     let (builder, messages) = Builder::new(config).messages();
     let node = builder.start(transport).await.map_err(|error| error.to_string())?;
 
     let (output, writer) = Output::start(args.json);
-    output.tell(ready(args, &node, bound)).await;
+    output.tell(ready(args, &node)).await;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
         tokio::spawn(report_messages(messages, node.clone(), output.clone())),
     ];
+    let reloader = files.map(|files| Arc::new(Reloader::new(node.clone(), files)));
+    let watch = reloader.clone().map(|reloader| {
+        let output = output.clone();
+        tokio::spawn(async move { reloader.watch(output).await })
+    });
 
-    let mut agent = Agent::new(node.clone(), output.clone());
+    let mut agent = Agent::new(node.clone(), output.clone(), reloader);
     let mut lines = input::start();
     let stop = agent.serve(&args.join, &mut lines, &mut signals).await;
+    // The writer ends when nothing holds the output any more.
+    watch.iter().for_each(JoinHandle::abort);
     let status = end(agent, stop, &mut signals, &output, reporters).await;
     Ok(finish(output, writer).await.unwrap_or(status))
 }
 
-fn ready(
-    args: &Args,
-    node: &Memberlist<NetTransport>,
-    bound: Option<std::net::SocketAddr>,
-) -> Report {
+fn ready<T: AgentTransport>(args: &Args, node: &Memberlist<T>) -> Report {
     let primary = node.keys().and_then(|keys| keys.local().into_iter().next());
     Report::Ready {
         name: node.name().to_owned(),
-        addr: bound.unwrap_or(args.bind),
+        transport: T::NAME,
+        addr: node.transport().bound_addr().unwrap_or(args.bind),
         advertise: node.addr(),
         meta: args.meta.clone(),
         label: args.label().to_owned(),
@@ -127,8 +172,8 @@ fn ready(
 
 /// Says farewell and closes the node. From here on lines that find no room are left out: an output
 /// that is stuck must not hold up the end.
-async fn end(
-    mut agent: Agent,
+async fn end<T: AgentTransport>(
+    mut agent: Agent<T>,
     stop: Stop,
     signals: &mut Signals,
     output: &Output,

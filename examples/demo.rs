@@ -8,16 +8,22 @@
 //! With `--encrypt` everything is encrypted, and the key is replaced on all nodes while messages flow
 //! between them: none may be lost, and nobody may be suspected meanwhile.
 //!
+//! With `--transport quic` they speak QUIC, and each shows a certificate that speaks for its name
+//! alone, of a CA that is made on the spot; `--encrypt` goes with it as well.
+//!
 //! ```text
 //! cargo run --release --example demo
 //! cargo run --release --example demo -- --nodes 100 --preset lan
 //! cargo run --release --example demo -- --encrypt --label blue
+//! cargo run --release --example demo -- --transport quic
 //! ```
 
 #[path = "demo/cluster.rs"]
 mod cluster;
 #[path = "demo/display.rs"]
 mod display;
+#[path = "demo/network.rs"]
+mod network;
 #[path = "demo/rotate.rs"]
 mod rotate;
 #[path = "demo/steps.rs"]
@@ -28,6 +34,8 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::network::{Net, Quic};
+
 /// Shows a cluster form, talk, lose a node, heal and end.
 #[derive(Parser, Debug)]
 struct Flags {
@@ -37,7 +45,10 @@ struct Flags {
     /// The timing of the protocol.
     #[arg(long, value_enum, default_value_t = Preset::Local)]
     preset: Preset,
-    /// Encrypt everything, and replace the key while messages flow.
+    /// What the nodes speak over.
+    #[arg(long, value_enum, default_value_t = TransportKind::Net)]
+    transport: TransportKind,
+    /// Encrypt everything by a key of the cluster, and replace the key while messages flow.
     #[arg(long)]
     encrypt: bool,
     /// The name of the cluster.
@@ -49,6 +60,16 @@ struct Flags {
     /// Print one JSON object instead of a report.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum TransportKind {
+    /// UDP and TCP.
+    #[default]
+    Net,
+    /// QUIC, with a certificate for each node.
+    Quic,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -65,6 +86,7 @@ enum Preset {
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     nodes: u16,
+    transport: TransportKind,
     /// From the first join until every node knows every other.
     converge_s: Option<f64>,
     /// From a broadcast until every other node has it.
@@ -93,8 +115,12 @@ struct Summary {
 async fn main() -> ExitCode {
     let flags = Flags::parse();
     let display = display::Display::new(flags.json);
-    let mut summary = Summary { nodes: flags.nodes, ..Summary::default() };
-    let outcome = steps::run(&flags, &display, &mut summary).await;
+    let mut summary =
+        Summary { nodes: flags.nodes, transport: flags.transport, ..Summary::default() };
+    let outcome = match flags.transport {
+        TransportKind::Net => steps::run::<Net>(&flags, &display, &mut summary).await,
+        TransportKind::Quic => steps::run::<Quic>(&flags, &display, &mut summary).await,
+    };
     summary.ok = outcome.is_ok() && summary.false_deaths == 0;
     if let Err(error) = outcome {
         display.failed(&error.to_string());

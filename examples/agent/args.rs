@@ -8,17 +8,23 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
 use memberlist::address::JoinAddress;
 use memberlist::net::NetConfig;
+use memberlist::quic::QuicConfig;
 use memberlist::security::SecretKey;
 use memberlist::{Config, NodeId};
 
+use crate::certs::Certs;
 use crate::command::HELP;
 use crate::report::clean;
 use crate::security::{Keygen, Security};
+use crate::tls::TlsFlags;
+use crate::transport::{TransportKind, TransportSettings};
 
 /// The exit status for flags that cannot be used; clap's own.
 const BAD_FLAGS: u8 = 2;
 /// The first word that asks for a key instead of a node.
 const KEYGEN: &str = "keygen";
+/// The first word that asks for certificates instead.
+const CERTS: &str = "certs";
 
 /// One long-lived member of a cluster, for a terminal or a script.
 #[derive(Parser, Debug)]
@@ -28,7 +34,11 @@ pub(crate) struct Args {
     #[arg(long)]
     name: String,
 
-    /// Where to listen, by UDP and TCP; port 0 finds a free one
+    /// Over what to speak, the same on all nodes
+    #[arg(long, value_enum, default_value_t = TransportKind::Net)]
+    transport: TransportKind,
+
+    /// Where to listen; port 0 finds a free one
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) bind: SocketAddr,
 
@@ -53,7 +63,16 @@ pub(crate) struct Args {
     pub(crate) json: bool,
 
     #[command(flatten)]
+    tls: TlsFlags,
+
+    #[command(flatten)]
     security: Security,
+}
+
+/// What a node is made of.
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) transport: TransportSettings,
 }
 
 #[derive(Clone, Copy, ValueEnum, Debug)]
@@ -67,6 +86,7 @@ enum Preset {
 pub(crate) enum Task {
     Run(Box<Args>),
     Keygen(Keygen),
+    Certs(Certs),
 }
 
 /// Why there are no arguments.
@@ -81,8 +101,14 @@ impl Task {
     /// Reads and checks the command line. Nothing is opened or resolved yet.
     pub(crate) fn read() -> Result<Self, Refusal> {
         let given = || std::env::args_os().skip(1);
-        if given().next().is_some_and(|word| word == KEYGEN) {
+        let first = given().next().unwrap_or_default();
+        if first == KEYGEN {
             return Ok(Self::Keygen(Keygen::try_parse_from(given())?));
+        }
+        if first == CERTS {
+            let certs = Certs::try_parse_from(given())?;
+            certs.check().map_err(Refusal::bad)?;
+            return Ok(Self::Certs(certs));
         }
         let args = Args::try_parse()?;
         args.check().map_err(Refusal::bad)?;
@@ -93,6 +119,7 @@ impl Task {
 impl Args {
     fn check(&self) -> Result<(), String> {
         self.security.check()?;
+        self.tls.check(self.transport == TransportKind::Quic)?;
         let name = &self.name;
         NodeId::new(name).map_err(|error| format!("--name: {error}"))?;
         // Commands name members by one word.
@@ -118,11 +145,12 @@ impl Args {
         }
     }
 
-    /// The settings of the node. Reads the keyring file, or makes it.
-    pub(crate) fn config(&self) -> Result<Config, Refusal> {
+    /// The settings of the node. Reads the keyring file, or makes it, and the certificates.
+    pub(crate) fn settings(&self) -> Result<Settings, Refusal> {
+        let transport = self.transport_settings().map_err(Refusal::bad)?;
         let mut config = self.plain_config();
         self.security.apply(&mut config).map_err(Refusal::bad)?;
-        Ok(config)
+        Ok(Settings { config, transport })
     }
 
     fn plain_config(&self) -> Config {
@@ -139,11 +167,16 @@ impl Args {
         self.security.label()
     }
 
-    /// The settings of its transport.
-    pub(crate) fn net_config(&self) -> NetConfig {
-        let mut config = NetConfig::new(self.bind);
+    fn transport_settings(&self) -> Result<TransportSettings, String> {
+        // The flags are checked: there are files if they are needed.
+        let Some(files) = self.tls.files(&self.name) else {
+            let mut config = NetConfig::new(self.bind);
+            config.advertise_addr = self.advertise;
+            return Ok(TransportSettings::Net(config));
+        };
+        let mut config = QuicConfig::new(self.bind, files.load()?);
         config.advertise_addr = self.advertise;
-        config
+        Ok(TransportSettings::Quic(Box::new(config), files))
     }
 }
 
@@ -158,7 +191,7 @@ impl From<clap::Error> for Refusal {
 
 impl Refusal {
     fn bad(text: String) -> Self {
-        Self::Bad(format!("error: {text}"))
+        Self::Bad(format!("error: {}", clean(&text)))
     }
 
     /// Tells it where it belongs, and gives the exit status.
@@ -203,7 +236,9 @@ fn first_paragraph(error: &clap::Error) -> String {
 
 fn after_help() -> String {
     let mut help = format!(
-        "agent {KEYGEN} [--bits 128|192|256] prints a new key, and ends.\n\nCommands on standard input, one a line:\n"
+        "agent {KEYGEN} [--bits 128|192|256] prints a new key, and ends.\n\
+         agent {CERTS} --out DIR --name NAME... makes certificates for development, and ends.\n\n\
+         Commands on standard input, one a line:\n"
     );
     for (command, what) in HELP {
         help.push_str(&format!("  {command:<16} {what}\n"));

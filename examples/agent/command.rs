@@ -13,6 +13,7 @@ pub(crate) enum Command {
     Join(Vec<String>),
     Health,
     Keys(KeysCommand),
+    TlsReload,
     Leave,
     Help,
     Quit,
@@ -27,7 +28,7 @@ pub(crate) struct BadCommand {
 }
 
 /// Every command with what it does, in the order of the help.
-pub(crate) const HELP: [(&str, &str); 15] = [
+pub(crate) const HELP: [(&str, &str); 16] = [
     ("members", "show who is here, and who was"),
     ("join ADDR...", "join a cluster through any of these members"),
     ("broadcast TEXT", "send to every member, best effort"),
@@ -40,6 +41,7 @@ pub(crate) const HELP: [(&str, &str); 15] = [
     ("keys activate ID", "let every member seal with this key, a fingerprint or base64"),
     ("keys remove ID", "take this key from every member; --force here or before skips checks"),
     ("keys rotate", "replace all keys by a new one, or by the KEY behind it"),
+    ("tls reload", "read the certificate files again now, over QUIC"),
     ("leave", "say farewell, and go on running; join again to return"),
     ("help", "show this"),
     ("quit", "say farewell, and end"),
@@ -89,6 +91,16 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
             let bad = |text| BadCommand { command: Some(command), text };
             Command::Keys(KeysCommand::parse(rest).map_err(bad)?)
         }
+        "tls" => match split_word(rest) {
+            ("reload", more) => {
+                nothing(command, more)?;
+                Command::TlsReload
+            }
+            _ => {
+                let text = "tls needs reload".to_owned();
+                return Err(BadCommand { command: Some(command), text });
+            }
+        },
         _ => {
             nothing(command, rest)?;
             match command {

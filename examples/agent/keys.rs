@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use memberlist::net::NetTransport;
 use memberlist::security::{Fingerprint, KeyError, SecretKey};
 use memberlist::{KeyReport, Keys, KeysError, Memberlist, Transport};
 use serde::Serialize;
@@ -76,7 +75,7 @@ impl KeysCommand {
     }
 
     /// Does it, on every live member.
-    pub(crate) async fn carry_out(self, node: &Memberlist<NetTransport>) -> Report {
+    pub(crate) async fn carry_out(self, node: &Memberlist<impl Transport>) -> Report {
         let Some(keys) = node.keys() else {
             let text = "this node has no keys; start it with --key or --keyring";
             return Report::error(Some("keys"), text);
@@ -87,7 +86,7 @@ impl KeysCommand {
         }
     }
 
-    async fn ask(self, keys: Keys<'_, NetTransport>) -> Result<KeysReport, KeysError> {
+    async fn ask<T: Transport>(self, keys: Keys<'_, T>) -> Result<KeysReport, KeysError> {
         let (step, key, report) = match self {
             Self::List => ("list", None, keys.list().await),
             Self::Install(key) => ("install", Some(key.fingerprint()), keys.install(key).await),

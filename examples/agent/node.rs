@@ -1,9 +1,9 @@
 //! The running agent: carries out commands, and reports what happens.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use memberlist::net::NetTransport;
 use memberlist::{
     Closed, Event, JoinError, LeaveError, Member, Memberlist, Messages, NodeState, SeedResult,
     Subscription, UserMessage,
@@ -17,6 +17,8 @@ use crate::input::{Line, MAX_LINE_BYTES};
 use crate::output::Output;
 use crate::report::{Health, MemberReport, Report};
 use crate::signals::Signals;
+use crate::tls::Reloader;
+use crate::transport::AgentTransport;
 
 /// How long others may take to be told: of the farewell, or of new meta. A farewell takes a few
 /// gossip intervals, half a second each at the most.
@@ -36,16 +38,22 @@ enum Flow {
     Quit,
 }
 
-pub(crate) struct Agent {
-    node: Memberlist<NetTransport>,
+pub(crate) struct Agent<T: AgentTransport> {
+    node: Memberlist<T>,
     output: Output,
+    /// Of its certificates, if it has any.
+    reloader: Option<Arc<Reloader<T>>>,
     /// A farewell that is being said. It goes on if the command that began it is given up.
     farewell: Option<JoinHandle<Result<(), LeaveError>>>,
 }
 
-impl Agent {
-    pub(crate) fn new(node: Memberlist<NetTransport>, output: Output) -> Self {
-        Self { node, output, farewell: None }
+impl<T: AgentTransport> Agent<T> {
+    pub(crate) fn new(
+        node: Memberlist<T>,
+        output: Output,
+        reloader: Option<Arc<Reloader<T>>>,
+    ) -> Self {
+        Self { node, output, reloader, farewell: None }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -146,6 +154,13 @@ impl Agent {
             Command::Join(seeds) => return self.join("join", &seeds).await,
             Command::Health => self.health().await,
             Command::Keys(command) => command.carry_out(&self.node).await,
+            Command::TlsReload => match &self.reloader {
+                Some(reloader) => reloader.reload().await,
+                None => {
+                    let text = "this node has no certificates; start it with --transport quic";
+                    Report::error(Some("tls"), text)
+                }
+            },
             Command::Leave => match self.say_farewell().await {
                 Ok(()) => Report::Left { name: self.name().to_owned() },
                 Err(error) => Report::error(Some("leave"), error),
@@ -188,7 +203,7 @@ impl Agent {
             Ok(stats) => Report::Health(Health::new(
                 (node.name().to_owned(), node.health_score(), node.member_count()),
                 &stats,
-                &node.transport().stats(),
+                node.transport().counts(),
                 own_drops,
             )),
             Err(error) => Report::error(Some("health"), error),
@@ -270,9 +285,9 @@ pub(crate) async fn report_events(mut events: Subscription, own: String, output:
 }
 
 /// Reports every message until the node is shut down.
-pub(crate) async fn report_messages(
+pub(crate) async fn report_messages<T: AgentTransport>(
     mut messages: Messages,
-    node: Memberlist<NetTransport>,
+    node: Memberlist<T>,
     output: Output,
 ) {
     while let Some(message) = messages.next().await {
@@ -281,14 +296,15 @@ pub(crate) async fn report_messages(
     }
 }
 
-/// Where a message began, or else the member at its address. A stream's port is a passing one, so
-/// there the IP address must do, if only one other member has it.
-fn sender_of(message: &UserMessage, node: &Memberlist<NetTransport>) -> Option<String> {
+/// Where a message began, or else the member at its address. Where a stream's port is a passing one,
+/// the IP address must do, if only one other member has it.
+fn sender_of<T: AgentTransport>(message: &UserMessage, node: &Memberlist<T>) -> Option<String> {
     if let Some(origin) = &message.origin {
         return Some(origin.to_string());
     }
     let others = node.members().into_iter().filter(|member| member.id().as_str() != node.name());
-    let mut at_address = others.filter(|member| match message.reliable {
+    let passing_port = message.reliable && !T::STREAMS_SHARE_PORT;
+    let mut at_address = others.filter(|member| match passing_port {
         true => member.addr().ip() == message.from.ip(),
         false => member.addr() == message.from,
     });

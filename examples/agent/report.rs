@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
-use memberlist::{Member, Stats, UserMessage, net::NetStats};
-use memberlist::{NodeState, protocol::DropReason};
+use memberlist::protocol::DropReason;
+use memberlist::{Member, NodeState, Stats, UserMessage};
 use serde::Serialize;
 
 use crate::command::HELP;
@@ -19,6 +19,7 @@ pub(crate) enum Report {
     /// It listens. `addr` is where, `advertise` is what others are told, `key` names the primary key.
     Ready {
         name: String,
+        transport: &'static str,
         addr: SocketAddr,
         advertise: SocketAddr,
         meta: String,
@@ -128,6 +129,14 @@ pub(crate) enum Report {
     },
     Health(Health),
     Keys(KeysReport),
+    /// The certificate files were read, by a command or because they changed: new connections use
+    /// what is in them; or it could not be used, and the certificates of before stay in use.
+    Tls {
+        reloaded: bool,
+        cert: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// The farewell was said; the agent goes on running.
     Left {
         name: String,
@@ -149,7 +158,8 @@ pub(crate) struct MemberReport {
     reason: Option<String>,
 }
 
-/// How this node is doing. Counts of zero are left out.
+/// How this node is doing. Counts of zero are left out. `drops` has what was dropped, refused or
+/// failed, by the reasons of the protocol and the counters of the transport.
 #[derive(Serialize)]
 pub(crate) struct Health {
     pub(crate) name: String,
@@ -193,7 +203,7 @@ impl Health {
     pub(crate) fn new(
         (name, score, members): (String, u32, usize),
         stats: &Stats,
-        net: &NetStats,
+        transport: Vec<(&'static str, u64)>,
         own_drops: [(&'static str, u64); 2],
     ) -> Self {
         let counts = [
@@ -209,23 +219,20 @@ impl Health {
             ("push_pulls_failed", stats.push_pulls_failed),
             ("reconnects", stats.reconnects),
             ("send_errors", stats.send_errors),
-            ("streams_open_errors", net.streams_open_errors),
-            ("streams_timed_out", net.streams_timed_out),
         ];
         let protocol = DropReason::ALL.map(|reason| (reason.as_str(), stats.drops(reason)));
-        let transport = [
-            ("packets_dropped_busy", net.packets_dropped_busy),
-            ("packets_dropped_too_large", net.packets_dropped_too_large),
-            ("packets_dropped_empty", net.packets_dropped_empty),
-            ("streams_dropped_over_limit", net.streams_dropped_over_limit),
-        ];
+        let called = |words: &'static [&str]| {
+            move |(name, _): &(&'static str, u64)| words.iter().any(|word| name.contains(word))
+        };
+        let faults = transport.iter().copied().filter(called(&["errors", "timed_out"]));
+        let transport = transport.iter().copied().filter(called(&["dropped", "refused", "failed"]));
         let drops = protocol.into_iter().chain(transport).chain(own_drops);
         let nonzero = |(_, count): &(&'static str, u64)| *count > 0;
         Self {
             name,
             score,
             members,
-            counts: counts.into_iter().filter(nonzero).collect(),
+            counts: counts.into_iter().chain(faults).filter(nonzero).collect(),
             drops: drops.filter(nonzero).collect(),
         }
     }
@@ -251,11 +258,12 @@ impl Report {
 
     fn text(&self) -> String {
         match self {
-            Self::Ready { name, addr, advertise, meta, label, key } => {
+            Self::Ready { name, transport, addr, advertise, meta, label, key } => {
                 let mut rest = addr.to_string();
                 if addr != advertise {
                     rest.push_str(&format!(", advertised as {advertise}"));
                 }
+                rest.push_str(&format!("  over {transport}"));
                 if !label.is_empty() {
                     rest.push_str(&format!("  label {label:?}"));
                 }
@@ -313,6 +321,13 @@ impl Report {
             Self::Meta { name, meta } => line("meta", name, meta),
             Self::Health(health) => health.text(),
             Self::Keys(keys) => keys.text(),
+            Self::Tls { cert, error, .. } => match error {
+                None => line("tls", "reloaded", &format!("new connections use {cert}")),
+                Some(error) => {
+                    let rest = format!("{error}; the certificates of before stay in use");
+                    line("tls", "not reloaded", &rest)
+                }
+            },
             Self::Left { name } => line("left", name, "still running; \"join ADDR\" to return"),
             Self::Help { .. } => {
                 let lines = HELP.map(|(command, what)| line("help", command, what));

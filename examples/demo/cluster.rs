@@ -6,33 +6,34 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use memberlist::net::NetTransport;
 use memberlist::security::{KeySize, Keyring, SecretKey};
 use memberlist::{
     Builder, Bytes, Config, Delegate, Encryption, Event, Memberlist, NodeState, UserMessage,
 };
 use tokio::sync::Notify;
 
+use crate::network::Network;
 use crate::{Flags, Preset};
 
 /// The broadcast of the step that spreads one.
 pub(crate) const HELLO: &str = "hello, cluster";
 
-pub(crate) type Node = Memberlist<NetTransport>;
+pub(crate) type Node<N> = Memberlist<<N as Network>::Transport>;
 
 /// A node, running or not.
-pub(crate) struct Slot {
+pub(crate) struct Slot<N: Network> {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Node<N>>,
 }
 
 /// All nodes, and what they have reported so far.
-pub(crate) struct Cluster {
-    pub(crate) slots: Vec<Slot>,
+pub(crate) struct Cluster<N: Network> {
+    pub(crate) slots: Vec<Slot<N>>,
     pub(crate) watch: Arc<Watch>,
     /// What a node that is started now encrypts with.
     pub(crate) key: Option<SecretKey>,
+    network: N,
     preset: Preset,
     label: String,
     compression: bool,
@@ -152,18 +153,19 @@ impl Delegate for Reporter {
     }
 }
 
-impl Cluster {
+impl<N: Network> Cluster<N> {
     pub(crate) async fn start(flags: &Flags) -> Result<Self, Box<dyn Error>> {
+        let names: Vec<String> = (0..flags.nodes).map(|i| format!("node-{i}")).collect();
         let mut cluster = Self {
             slots: Vec::new(),
             watch: Arc::new(Watch::default()),
             key: flags.encrypt.then(|| SecretKey::generate(KeySize::Bits256)).transpose()?,
+            network: N::new(&names)?,
             preset: flags.preset,
             label: flags.label.clone(),
             compression: !flags.no_compress,
         };
-        for i in 0..flags.nodes {
-            let name = format!("node-{i}");
+        for name in names {
             let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
             let node = cluster.start_node(&name, any_port).await?;
             cluster.slots.push(Slot { name, addr: node.addr(), node: Some(node) });
@@ -171,7 +173,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn start_node(&self, name: &str, addr: SocketAddr) -> Result<Node, Box<dyn Error>> {
+    async fn start_node(&self, name: &str, addr: SocketAddr) -> Result<Node<N>, Box<dyn Error>> {
         let mut config = match self.preset {
             Preset::Local => Config::local(name),
             Preset::Lan => Config::lan(name),
@@ -181,7 +183,7 @@ impl Cluster {
         config.protocol.compression = self.compression;
         config.encryption = self.key.clone().map(|key| Encryption::new(Keyring::new(key)));
         let reporter = Reporter { name: name.to_owned(), watch: Arc::clone(&self.watch) };
-        let transport = NetTransport::bind_addr(addr)?;
+        let transport = self.network.bind(name, addr)?;
         Ok(Builder::new(config.with_meta("demo")).delegate(reporter).start(transport).await?)
     }
 
@@ -213,11 +215,11 @@ impl Cluster {
         self.slots[0].addr.to_string()
     }
 
-    pub(crate) fn running(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Node<N>> {
         self.slots.iter().filter_map(|slot| slot.node.as_ref())
     }
 
-    pub(crate) fn node(&self, at: usize) -> Result<&Node, Box<dyn Error>> {
+    pub(crate) fn node(&self, at: usize) -> Result<&Node<N>, Box<dyn Error>> {
         self.slots[at].node.as_ref().ok_or_else(|| "that node is not running".into())
     }
 

@@ -10,6 +10,7 @@ use memberlist::{Member, NodeState};
 
 use crate::Summary;
 use crate::cluster::Cluster;
+use crate::network::Network;
 
 /// Rows of the table; in larger clusters those that are not alive come first.
 const ROWS: usize = 10;
@@ -73,7 +74,7 @@ impl Display {
     }
 
     /// Draws the members as the first node sees them.
-    pub(crate) fn show(&self, cluster: &Cluster) {
+    pub(crate) fn show<N: Network>(&self, cluster: &Cluster<N>) {
         if let (Some(table), Some(node)) = (&self.table, cluster.running().next()) {
             table.draw(|| node.known_members().to_vec(), self.began.elapsed());
         }

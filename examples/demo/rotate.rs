@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use memberlist::SendError;
 use memberlist::security::{KeySize, SecretKey};
+use memberlist::{Memberlist, SendError, Transport};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, Node};
 use crate::display::Display;
+use crate::network::Network;
 
 /// Reliable messages of each node before the rotation begins, and again after its end.
 const MESSAGES_AROUND: usize = 10;
@@ -36,8 +37,8 @@ pub(crate) struct Rotation {
     broadcast_copies_received: usize,
 }
 
-pub(crate) async fn rotate(
-    cluster: &mut Cluster,
+pub(crate) async fn rotate<N: Network>(
+    cluster: &mut Cluster<N>,
     display: &Display,
     patience: Duration,
 ) -> Result<Rotation, Box<dyn Error>> {
@@ -48,7 +49,7 @@ pub(crate) async fn rotate(
     let deaths_before = watch.seen().false_deaths.len();
 
     let stop = Arc::new(AtomicBool::new(false));
-    let nodes: Vec<Node> = cluster.running().cloned().collect();
+    let nodes: Vec<Node<N>> = cluster.running().cloned().collect();
     let mut senders = JoinSet::new();
     for (i, node) in nodes.iter().enumerate() {
         let others = (1..nodes.len()).map(|k| nodes[(i + k) % nodes.len()].name().to_owned());
@@ -131,7 +132,11 @@ struct Sent {
 }
 
 /// Sends to one other after another, and now and then to all, until told to stop.
-async fn talk(node: Node, others: Vec<String>, stop: Arc<AtomicBool>) -> Result<Sent, SendError> {
+async fn talk<T: Transport>(
+    node: Memberlist<T>,
+    others: Vec<String>,
+    stop: Arc<AtomicBool>,
+) -> Result<Sent, SendError> {
     let mut sent = Sent { reliable: 0, broadcasts: 0 };
     for (number, to) in others.iter().cycle().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -151,7 +156,7 @@ async fn talk(node: Node, others: Vec<String>, stop: Arc<AtomicBool>) -> Result<
 }
 
 /// How often any of the nodes has suspected another so far.
-async fn suspicions(cluster: &Cluster) -> Result<u64, Box<dyn Error>> {
+async fn suspicions<N: Network>(cluster: &Cluster<N>) -> Result<u64, Box<dyn Error>> {
     let mut sum = 0;
     for node in cluster.running() {
         sum += node.stats().await?.suspicions;

@@ -9,17 +9,18 @@ use memberlist::NodeState;
 
 use crate::cluster::{Cluster, HELLO};
 use crate::display::Display;
+use crate::network::Network;
 use crate::rotate::rotate;
 use crate::{Flags, Preset, Summary};
 
-pub(crate) async fn run(
+pub(crate) async fn run<N: Network>(
     flags: &Flags,
     display: &Display,
     summary: &mut Summary,
 ) -> Result<(), Box<dyn Error>> {
-    let mut cluster = Cluster::start(flags).await?;
-    let encrypted = if flags.encrypt { ", encrypted" } else { "" };
-    display.begin(format!("{} nodes started on loopback{encrypted}", flags.nodes));
+    let mut cluster = Cluster::<N>::start(flags).await?;
+    let encrypted = if flags.encrypt { ", encrypted with a shared key" } else { "" };
+    display.begin(format!("{} nodes started on loopback{}{encrypted}", flags.nodes, N::ABOUT));
     let outcome = live(flags, &mut cluster, display, summary).await;
     let false_deaths = cluster.watch.seen().false_deaths.clone();
     summary.false_deaths = false_deaths.len();
@@ -33,9 +34,9 @@ pub(crate) async fn run(
     outcome
 }
 
-async fn live(
+async fn live<N: Network>(
     flags: &Flags,
-    cluster: &mut Cluster,
+    cluster: &mut Cluster<N>,
     display: &Display,
     summary: &mut Summary,
 ) -> Result<(), Box<dyn Error>> {
@@ -52,7 +53,7 @@ async fn live(
     Ok(())
 }
 
-async fn shut_down(cluster: &Cluster) {
+async fn shut_down<N: Network>(cluster: &Cluster<N>) {
     for node in cluster.running() {
         node.shutdown().await;
     }
@@ -83,8 +84,8 @@ impl Patience {
     }
 }
 
-async fn converge(
-    cluster: &Cluster,
+async fn converge<N: Network>(
+    cluster: &Cluster<N>,
     display: &Display,
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {
@@ -106,8 +107,8 @@ async fn converge(
     Ok(took.as_secs_f64())
 }
 
-async fn broadcast(
-    cluster: &Cluster,
+async fn broadcast<N: Network>(
+    cluster: &Cluster<N>,
     display: &Display,
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {
@@ -124,8 +125,8 @@ async fn broadcast(
     Ok(took.as_secs_f64())
 }
 
-async fn meta(
-    cluster: &Cluster,
+async fn meta<N: Network>(
+    cluster: &Cluster<N>,
     display: &Display,
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {
@@ -147,8 +148,8 @@ async fn meta(
     Ok(took.as_secs_f64())
 }
 
-async fn fail(
-    cluster: &mut Cluster,
+async fn fail<N: Network>(
+    cluster: &mut Cluster<N>,
     display: &Display,
     patience: &Patience,
     summary: &mut Summary,
@@ -189,8 +190,8 @@ async fn fail(
     Ok(())
 }
 
-async fn rejoin(
-    cluster: &mut Cluster,
+async fn rejoin<N: Network>(
+    cluster: &mut Cluster<N>,
     display: &Display,
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {
@@ -208,8 +209,8 @@ async fn rejoin(
     Ok(took.as_secs_f64())
 }
 
-async fn leave(
-    cluster: &mut Cluster,
+async fn leave<N: Network>(
+    cluster: &mut Cluster<N>,
     display: &Display,
     patience: &Patience,
 ) -> Result<f64, Box<dyn Error>> {

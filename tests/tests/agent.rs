@@ -8,6 +8,8 @@
 mod keys;
 #[path = "agent/program.rs"]
 mod program;
+#[path = "agent/tls.rs"]
+mod tls;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
@@ -154,7 +156,9 @@ fn flags_that_cannot_be_used_are_refused_with_one_line() {
     let name = ["--name", "a"];
     let bind = ["--bind", "127.0.0.1:0"];
     let label = "l".repeat(256);
-    let cases: [(&[&[&str]], &str); 25] = [
+    let quic = ["--transport", "quic"];
+    let files = ["--tls-cert", "no such.pem", "--tls-key", "b", "--tls-ca", "c"];
+    let cases: [(&[&[&str]], &str); 38] = [
         (&[], "--name"),
         (&[&name], "--bind"),
         (&[&bind], "--name"),
@@ -180,6 +184,19 @@ fn flags_that_cannot_be_used_are_refused_with_one_line() {
         (&[&name, &bind, &[CUT_KEY]], "belongs to no flag"),
         (&[&name, &bind, &["--preset", KEY]], "lan, wan, local"),
         (&[&["keygen", "--bits", "100"]], "128, 192, 256"),
+        (&[&name, &bind, &["--transport", "udp"]], "net, quic"),
+        (&[&name, &bind, &quic], "needs --tls-cert"),
+        (&[&name, &bind, &quic, &files[2..]], "needs --tls-cert"),
+        (&[&name, &bind, &quic, &files[..2], &files[4..]], "needs --tls-key"),
+        (&[&name, &bind, &quic, &files[..4], &["--bind-name"]], "needs --tls-ca"),
+        (&[&name, &bind, &files[..2]], "--tls-cert means nothing without --transport quic"),
+        (&[&name, &bind, &["--bind-name"]], "--bind-name means nothing without"),
+        (&[&name, &bind, &quic, &files], "could not read no such.pem"),
+        (&[&["certs", "--out", "x"]], "--name"),
+        (&[&["certs", "--name", "x"]], "--out"),
+        (&[&["certs", "--out", "x", "--name", "a", "../a"]], "\"../a\": a name in a certificate"),
+        (&[&["certs", "--out", "x", "--name", "a", "ca"]], "the CA's"),
+        (&[&["certs", "--out", "x", "--name", "a", "--name", "A"]], "given twice"),
     ];
     for (flags, expected) in cases {
         let output = run_to_end(&flags.concat());
@@ -237,6 +254,9 @@ fn bad_commands_have_one_error_each_and_change_nothing() {
         (&meta, Some("meta"), "513 bytes"),
         ("join", Some("join"), "ADDR"),
         ("keys", Some("keys"), "rotate"),
+        ("tls", Some("tls"), "reload"),
+        ("tls reload now", Some("tls"), "too much"),
+        ("tls reload", Some("tls"), "--transport quic"),
         (KEY, None, "unknown command;"),
         ("keys list", Some("keys"), "no keys"),
         (&format!("keys install {CUT_KEY}"), Some("keys"), "the key is not"),

@@ -26,6 +26,7 @@ mod error;
 mod metrics;
 mod packets;
 mod pool;
+mod retire;
 mod socket;
 mod stats;
 mod stream;

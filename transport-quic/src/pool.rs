@@ -3,7 +3,7 @@
 //! Two nodes that dial each other at the same moment have two connections. Both ends draw the same
 //! lot for each, from the secrets of its handshake, and keep the one with the lower lot. At any other
 //! time the newer connection takes over: its dialler had a reason, such as a restart or a new
-//! certificate. What was replaced still receives, and is closed a little later.
+//! certificate. What was replaced still receives, and is closed a little later; see [`crate::retire`].
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

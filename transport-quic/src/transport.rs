@@ -22,6 +22,7 @@ use crate::endpoint::{self, Certificates, Opened};
 use crate::error::{CloseCode, DialError, in_words};
 use crate::packets::PacketQueue;
 use crate::pool::{Limits, Pool, lock};
+use crate::retire::{retire, retire_before};
 use crate::socket::Socket;
 use crate::stats::Counters;
 use crate::stream::QuicStream;
@@ -30,12 +31,6 @@ use crate::{BindError, ConnectionStats, QuicConfig, QuicStats, TlsConfig, TlsErr
 /// The largest packet that fits a datagram on every path: QUIC's least UDP payload of 1200 bytes,
 /// less the longest headers of a packet and its datagram frame.
 const MIN_PACKET_BYTES: usize = 1150;
-/// A connection that was replaced is closed after this time, so that what is on its way arrives.
-const REPLACED_GRACE: Duration = Duration::from_secs(2);
-/// Connections of before a reload are closed after this time.
-const RELOAD_GRACE: Duration = Duration::from_secs(10);
-/// How often a connection that shall be closed is looked at for streams that go on.
-const STREAMS_PAUSE: Duration = Duration::from_millis(500);
 /// How long `close` waits for packets and streams to leave, and then for the peers to be told.
 const FLUSH: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -118,8 +113,8 @@ impl QuicTransport {
     /// Changes this node's certificate and the CAs that it trusts, under traffic.
     ///
     /// New connections use them at once. Those that exist go on; each is replaced when it is next used
-    /// to send, and after ten seconds what is left of them is closed (a connection that carries a
-    /// stream, when the stream ends). So ten seconds after a CA was taken away nobody speaks to this
+    /// to send, or after six seconds if the peer alone has used it, and after ten seconds what is left
+    /// of them is closed (a connection that carries a stream, when the stream ends). So ten seconds after a CA was taken away nobody speaks to this
     /// node any more with a certificate of it.
     ///
     /// To change the CA of a running cluster: give every node both CAs; then give every node its new
@@ -462,7 +457,7 @@ impl Shared {
         }
         if let Some(replaced) = admitted.replaced {
             self.counters.connections_replaced.add_one();
-            tokio::spawn(close_later(replaced, REPLACED_GRACE));
+            tokio::spawn(retire(Arc::downgrade(self), replaced));
         }
         self.counters.packets_dropped_waiting.add(admitted.late);
         if let Some((conn, waiting)) = admitted.waiting {
@@ -524,16 +519,7 @@ impl Shared {
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));
         self.certificates.store(Arc::new(certificates));
-        let shared = Arc::downgrade(self);
-        tokio::spawn(async move {
-            sleep(RELOAD_GRACE).await;
-            let Some(shared) = shared.upgrade() else { return };
-            for (conn, _) in lock(&shared.pool).all() {
-                if conn.generation < generation {
-                    tokio::spawn(close_later(Arc::clone(conn), Duration::ZERO));
-                }
-            }
-        });
+        tokio::spawn(retire_before(Arc::downgrade(self), generation));
         Ok(())
     }
 
@@ -586,15 +572,6 @@ async fn told(conns: Vec<(u64, Arc<Conn>)>) {
             sleep(FLUSH_PAUSE).await;
         }
     }
-}
-
-/// Closes a connection when its time is up and no stream is open on it.
-async fn close_later(conn: Arc<Conn>, grace: Duration) {
-    sleep(grace).await;
-    while conn.streams() > 0 && conn.quinn.close_reason().is_none() {
-        sleep(STREAMS_PAUSE).await;
-    }
-    conn.quinn.close(CloseCode::Replaced.code(), CloseCode::Replaced.reason().as_bytes());
 }
 
 fn wrong_name(conn: &Conn, wanted: Option<&str>) -> DialError {

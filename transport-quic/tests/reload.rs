@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use memberlist_transport::Transport;
-use memberlist_transport_quic::{ClusterCa, TlsConfig};
+use memberlist_transport::{Destination, Transport};
+use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
@@ -114,4 +114,68 @@ async fn a_certificate_that_peers_refuse_does_no_harm_at_first() {
     let dials = a.stats().connections_dialled + a.stats().dials_failed;
     assert!((2..15).contains(&dials), "{dials} dials");
     assert_eq!(b.stats().connections_accepted, 1);
+}
+
+/// Answers every stream.
+async fn answer(node: Arc<QuicTransport>) {
+    while let Ok((mut stream, _)) = node.accept_stream().await {
+        tokio::spawn(async move {
+            let mut heard = Vec::new();
+            if stream.read_to_end(&mut heard).await.is_ok() {
+                // Who asked tells of a failure.
+                let _ = stream.write_all(&heard).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+    }
+}
+
+/// Opens one stream after another, and gives the first that was cut.
+async fn ask(
+    from: Arc<QuicTransport>,
+    to: Destination,
+    over: Arc<AtomicBool>,
+) -> std::io::Result<()> {
+    while !over.load(Ordering::Relaxed) {
+        let mut stream = from.open_stream(&to, PATIENCE).await.map_err(std::io::Error::other)?;
+        stream.write_all(b"question").await?;
+        stream.shutdown().await?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await?;
+        assert_eq!(heard, b"question");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// The ends of a connection may disagree which of two gives way, when both dial while certificates
+/// change: no stream may be cut by that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_stream_is_cut_by_a_reload_on_either_side() {
+    let ca = ca();
+    let nodes = [(); 6].map(|()| Arc::new(bind(tls(&ca, &[&ca]))));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut asking = Vec::new();
+    for (i, from) in nodes.iter().enumerate() {
+        tokio::spawn(answer(Arc::clone(from)));
+        for (_, other) in nodes.iter().enumerate().filter(|(k, _)| *k != i) {
+            asking.push(tokio::spawn(ask(Arc::clone(from), to(other), Arc::clone(&over))));
+        }
+    }
+    for _ in 0..4 {
+        for node in &nodes {
+            node.reload(tls(&ca, &[&ca])).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let settled = |node: &Arc<QuicTransport>| {
+        let connections = node.connections();
+        connections.len() == nodes.len() - 1 && connections.iter().all(|of| of.in_use)
+    };
+    until("one connection for each peer", || nodes.iter().all(settled)).await;
+    over.store(true, Ordering::Relaxed);
+    for asked in asking {
+        within("the last answer", asked).await.unwrap().unwrap();
+    }
 }

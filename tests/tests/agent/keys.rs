@@ -1,14 +1,13 @@
 //! Keys and labels from the command line: who gets in, and how keys are replaced.
 
 use std::fs;
-use std::path::PathBuf;
 
 use memberlist::security::{KeySize, KeyringFile, SecretKey};
 use serde_json::Value;
 
-use crate::program::{Agent, cluster, names, run_to_end};
+use crate::program::{Agent, Folder, cluster, names, run_to_end};
 
-fn keygen(flags: &[&str]) -> String {
+pub(crate) fn keygen(flags: &[&str]) -> String {
     let output = run_to_end(&[&["keygen"], flags].concat());
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
@@ -17,12 +16,12 @@ fn keygen(flags: &[&str]) -> String {
     text.trim_end().to_owned()
 }
 
-fn fingerprint(key: &str) -> String {
+pub(crate) fn fingerprint(key: &str) -> String {
     SecretKey::from_base64(key).unwrap().fingerprint().to_string()
 }
 
 /// The answer to `keys list`: fingerprints with how many members hold them and seal with them.
-fn keys(agent: &mut Agent) -> Vec<(String, u64, u64)> {
+pub(crate) fn keys(agent: &mut Agent) -> Vec<(String, u64, u64)> {
     let answer = agent.ask("keys list", "keys");
     assert_eq!(answer["done"], answer["members"], "{answer}");
     rows(&answer)
@@ -35,28 +34,6 @@ fn rows(answer: &Value) -> Vec<(String, u64, u64)> {
         (name, number("held_by"), number("primary_of"))
     };
     answer["keys"].as_array().unwrap().iter().map(row).collect()
-}
-
-/// A folder of this test's own, which is removed when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("agent-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[test]

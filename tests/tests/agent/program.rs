@@ -1,5 +1,6 @@
 //! The program as tests drive it: started, spoken to, and waited for.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// More than anything here takes on a busy machine.
-const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// A key in base64, and one that is cut off.
 pub(crate) const KEY: &str = "q1w2e3r4t5z6u7i8o9p0a1s2d3f4g5h6j7k8l9y0x1c=";
@@ -207,9 +208,18 @@ pub(crate) fn events(lines: &[Value]) -> Vec<&str> {
 
 /// Agents that know each other; all but the first joined it.
 pub(crate) fn cluster<const N: usize>(all: [&'static str; N], more: &[&str]) -> [Agent; N] {
+    cluster_with(all, |_| more.iter().map(|flag| (*flag).to_owned()).collect())
+}
+
+/// As `cluster`, with flags of each one's own.
+pub(crate) fn cluster_with<const N: usize>(
+    all: [&'static str; N],
+    flags: impl Fn(&str) -> Vec<String>,
+) -> [Agent; N] {
     let mut seed: Option<String> = None;
     let mut agents = all.map(|name| {
-        let mut args = more.to_vec();
+        let flags = flags(name);
+        let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
         if let Some(seed) = &seed {
             args.extend(["--join", seed]);
         }
@@ -229,4 +239,26 @@ pub(crate) fn cluster<const N: usize>(all: [&'static str; N], more: &[&str]) -> 
         }
     }
     agents
+}
+
+/// A folder of this test's own, which is removed when it is dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("agent-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
