@@ -169,6 +169,9 @@ impl<'m, T: Transport> Keys<'m, T> {
     /// Replaces all keys by a new one of the primary's size: afterwards every live member holds it
     /// alone. Gives its fingerprint, and what each member said last.
     ///
+    /// A member without a [`keyring_file`](crate::Encryption::keyring_file) has the new key in memory
+    /// only: started again with its old one, it is refused.
+    ///
     /// # Errors
     /// As [`rotate_to`](Self::rotate_to). Call this again to go on with the same key.
     pub async fn rotate(&self) -> Result<(Fingerprint, KeyReport), KeysError> {
