@@ -34,6 +34,9 @@ pub(crate) struct KeysReport {
     failures: BTreeMap<String, String>,
     /// Who has failed or left, and so was not asked.
     absent: Vec<String>,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -87,6 +90,7 @@ impl KeysCommand {
     }
 
     async fn ask<T: Transport>(self, keys: Keys<'_, T>) -> Result<KeysReport, KeysError> {
+        let mut note = None;
         let (step, key, report) = match self {
             Self::List => ("list", None, keys.list().await),
             Self::Install(key) => ("install", Some(key.fingerprint()), keys.install(key).await),
@@ -94,6 +98,10 @@ impl KeysCommand {
                 ("activate", Some(key), checked_unless(force, keys).activate(key).await?)
             }
             Self::Remove { key, force } => {
+                // It is removed in any case: a member that is asked for it may have just got it.
+                let before = keys.list().await;
+                let unknown = before.is_complete() && !before.keys().contains_key(&key);
+                note = unknown.then_some("no member had this key");
                 ("remove", Some(key), checked_unless(force, keys).remove(key).await?)
             }
             Self::Rotate(None) => {
@@ -104,7 +112,7 @@ impl KeysCommand {
                 ("rotate", Some(key.fingerprint()), keys.rotate_to(key).await?)
             }
         };
-        Ok(KeysReport::new(step, key, &report))
+        Ok(KeysReport { note, ..KeysReport::new(step, key, &report) })
     }
 }
 
@@ -114,7 +122,7 @@ fn checked_unless<T: Transport>(forced: bool, keys: Keys<'_, T>) -> Keys<'_, T> 
 }
 
 fn secret(text: &str) -> Result<SecretKey, String> {
-    SecretKey::from_base64(text).map_err(|error: KeyError| error.to_string())
+    SecretKey::from_base64(text).map_err(|error: KeyError| format!("read as base64: {error}"))
 }
 
 /// A fingerprint, or that of the key that is given.
@@ -146,14 +154,19 @@ impl KeysReport {
             keys: report.keys().into_iter().map(row).collect(),
             failures,
             absent: report.absent.iter().map(ToString::to_string).collect(),
+            note: None,
         }
     }
 
     /// A table of several lines.
     pub(crate) fn text(&self) -> String {
         let key = self.key.as_ref().map(|key| format!("{key}  ")).unwrap_or_default();
-        let title = format!("{key}{} of {} members answered", self.done, self.members);
+        let did = if self.step == "list" { "answered" } else { "did it" };
+        let title = format!("{key}{} of {} members {did}", self.done, self.members);
         let mut text = line("keys", self.step, &title);
+        if let Some(note) = self.note {
+            let _ = write!(text, "; {note}");
+        }
         text.push_str("\n  fingerprint       bits  held by  seals with it");
         for row in &self.keys {
             let KeyRow { fingerprint, bits, held_by, primary_of } = row;

@@ -18,12 +18,14 @@ use memberlist::{Config, Encryption, InboundLabel};
 #[command(next_help_heading = "Keys, labels, compression")]
 pub(crate) struct Security {
     /// A key of the cluster, as "agent keygen" prints it: the first one seals, each one opens; may be
-    /// given several times. Who may list this machine's processes sees it: --keyring hides it
+    /// given several times. Who may list this machine's processes sees it; when there is a keyring
+    /// file, --keyring alone is enough
     #[arg(long = "key", value_name = "BASE64", num_args = 1..)]
     keys: Vec<KeyText>,
 
-    /// The file that keeps the keys, a JSON list as Serf's; made of the --key if there is none yet,
-    /// which are not looked at otherwise
+    /// The file that keeps the keys and is kept up to date: a JSON list of them in base64, as Serf's.
+    /// If it is not there yet, it is made of what is given with --key; if it is there, its keys are
+    /// used, and not those
     #[arg(long, value_name = "FILE")]
     keyring: Option<PathBuf>,
 
@@ -116,6 +118,12 @@ impl Security {
                 KeyringFileError::Missing { .. } => {
                     format!("--keyring: {error}; give a --key to make it of")
                 }
+                KeyringFileError::NotJson { .. } => {
+                    format!("--keyring: {error}; a bare key is given with --key")
+                }
+                KeyringFileError::Empty { .. } => {
+                    format!("--keyring: {error}; without the file, it is made of a --key")
+                }
                 error => format!("--keyring: {error}"),
             })?;
             return Ok(Some(encryption));
@@ -130,7 +138,7 @@ impl Security {
     fn keys(&self) -> Result<Vec<SecretKey>, String> {
         let key = |(at, text): (usize, &KeyText)| {
             SecretKey::from_base64(&text.0)
-                .map_err(|error| format!("--key number {}: {error}", at + 1))
+                .map_err(|error| format!("--key number {}, read as base64: {error}", at + 1))
         };
         self.keys.iter().enumerate().map(key).collect()
     }

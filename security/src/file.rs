@@ -59,7 +59,7 @@ pub enum KeyringFileError {
         column: usize,
     },
     /// There is no key: in the file, or among those to be saved.
-    #[error("no key for the keyring file {}", path.display())]
+    #[error("keyring file {}: the list of keys is empty", path.display())]
     Empty {
         /// The file.
         path: PathBuf,

@@ -43,6 +43,9 @@ pub enum KeyError {
     /// The text is not base64 of the standard alphabet with padding.
     #[error("the key is not valid base64")]
     NotBase64,
+    /// The text is not a key in base64, but would be one in hexadecimal.
+    #[error("the key looks like hexadecimal, and base64 is wanted")]
+    LooksLikeHex,
     /// The text is not pairs of hexadecimal digits.
     #[error("the key is not valid hexadecimal")]
     NotHex,
@@ -102,11 +105,19 @@ impl SecretKey {
     }
 
     /// Reads a key in base64 of the standard alphabet with padding: what `serf keygen` and `consul
-    /// keygen` print. White space around it is ignored.
+    /// keygen` print. White space around it is ignored. Beware of 32 hexadecimal digits: they are
+    /// base64, too, of 24 bytes.
     ///
     /// # Errors
     /// If the text is not base64, or not of 16, 24 or 32 bytes.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
+        Self::decode_base64(text).map_err(|error| match Self::from_hex(text) {
+            Ok(_) => KeyError::LooksLikeHex,
+            Err(_) => error,
+        })
+    }
+
+    fn decode_base64(text: &str) -> Result<Self, KeyError> {
         let text = text.trim_ascii();
         // Reserved at once, so that growing leaves no copies of the key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
@@ -293,6 +304,10 @@ mod tests {
             ("AAECAwQFBgcICQoLDA0OD!==", KeyError::NotBase64),
             ("AAECAwQFBgcI\nCQoLDA0ODw==", KeyError::NotBase64),
             ("secret, in ä text", KeyError::NotBase64),
+            (&"5a".repeat(24), KeyError::LooksLikeHex),
+            (&"5A".repeat(32), KeyError::LooksLikeHex),
+            (&"5a".repeat(33), KeyError::NotBase64),
+            (&"5a".repeat(34), KeyError::WrongLength { len: 51 }),
         ];
         let hex = [
             ("", KeyError::WrongLength { len: 0 }),

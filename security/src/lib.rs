@@ -1,7 +1,9 @@
 //! Keys, sealing and labels of a cluster: the outer layers of what memberlist sends.
 //!
-//! This crate knows bytes and keys, and neither sockets nor messages. The bytes are those of
-//! HashiCorp's Go memberlist, so that Rust and Go nodes can share a cluster.
+//! This crate knows bytes and keys, and neither sockets nor messages. Labels, packets, the keyring
+//! file, and frames with [`FramePlace::First`] have the bytes of HashiCorp's Go memberlist. Frames with
+//! another place do not: the place is part of what is proven. `memberlist` seals so all frames of a
+//! stream but the first of the side that opened it.
 //!
 //! - [`SecretKey`], named by its [`Fingerprint`]; [`Keyring`]: the keys in use, changed at run time;
 //!   [`KeyringFile`]: where they are kept.
@@ -24,7 +26,8 @@
 //! # What is proven, and what is not
 //!
 //! A message that opens was sealed by somebody who has one of the keys, and its content is what was
-//! sealed. Also proven is the associated data: the label of a packet; header and label of a frame.
+//! sealed. Also proven is the associated data: the label of a packet; header, label and place of a
+//! frame.
 //!
 //! - *Who of them* sealed it is not known: all members share the keys, and each can speak as any
 //!   other.

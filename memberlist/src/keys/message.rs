@@ -12,6 +12,8 @@ pub(crate) const TOPIC: u16 = 1;
 pub(crate) const DONE: u8 = 0;
 /// It was refused; the body says why.
 pub(crate) const REFUSED: u8 = 1;
+/// The keyring was changed, but could not be saved; the body says why.
+pub(crate) const NOT_SAVED: u8 = 3;
 /// The answer to a greeting.
 pub(crate) const CHALLENGE: u8 = 2;
 
@@ -149,8 +151,12 @@ pub(crate) fn decode_answer(
         _ => {
             // It goes to logs and terminals.
             let shown = |char: char| if char.is_control() { ' ' } else { char };
-            let text = String::from_utf8_lossy(body);
-            Err(KeyFailure::Refused(text.chars().take(1000).map(shown).collect()))
+            let text = String::from_utf8_lossy(body).chars().take(1000).map(shown).collect();
+            Err(if status == NOT_SAVED {
+                KeyFailure::NotSaved(text)
+            } else {
+                KeyFailure::Refused(text)
+            })
         }
     }
 }
@@ -243,5 +249,7 @@ mod tests {
             panic!("it was refused");
         };
         assert_eq!(text, "no [2J  well");
+        let unsaved = decode_answer(NOT_SAVED, b"disk\nfull");
+        assert_eq!(unsaved, Err(KeyFailure::NotSaved("disk full".to_owned())));
     }
 }

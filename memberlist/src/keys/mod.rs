@@ -140,9 +140,9 @@ impl<'m, T: Transport> Keys<'m, T> {
             return Ok(self.ask_all(&KeyRequest::Remove(key, None)).await);
         }
         let report = self.list().await;
-        report.check("remove", |answer| answer.primary() != Some(key))?;
+        report.check("remove", key, |answer| answer.primary() != Some(key))?;
         let retired = |answer: &KeyAnswer| !answer.may_activate(&key);
-        self.ask_all(&KeyRequest::Retire(key)).await.check("remove", retired)?;
+        self.ask_all(&KeyRequest::Retire(key)).await.check("remove", key, retired)?;
         let report = self.agreed("remove", &key, retired).await?;
         Ok(self.ask(rotation::remove(&key, &report)).await)
     }
@@ -156,7 +156,7 @@ impl<'m, T: Transport> Keys<'m, T> {
     ) -> Result<KeyReport, KeysError> {
         let mut seen = None;
         for _ in 0..LOOKS {
-            let report = self.list().await.check(step, &fits)?;
+            let report = self.list().await.check(step, *key, &fits)?;
             let revisions = report.revisions(key);
             if seen.as_ref() == Some(&revisions) {
                 return Ok(report);
@@ -168,6 +168,9 @@ impl<'m, T: Transport> Keys<'m, T> {
 
     /// Replaces all keys by a new one of the primary's size: afterwards every live member holds it
     /// alone. Gives its fingerprint, and what each member said last.
+    ///
+    /// A member without a [`keyring_file`](crate::Encryption::keyring_file) has the new key in memory
+    /// only: started again with its old one, it is refused.
     ///
     /// # Errors
     /// As [`rotate_to`](Self::rotate_to). Call this again to go on with the same key.

@@ -39,6 +39,10 @@ pub enum KeyFailure {
     /// It refused, in its words.
     #[error("refused: {0}")]
     Refused(String),
+    /// Its keyring is changed, by this request or one before, but could not be saved: a restart takes
+    /// the change back. Any request is done when the file can be written again.
+    #[error("its keyring was changed, but not saved: {0}")]
+    NotSaved(String),
     /// It answered what cannot be understood.
     #[error("answered what cannot be understood")]
     BadAnswer,
@@ -134,6 +138,7 @@ impl KeyReport {
     pub(super) fn check(
         self,
         step: &'static str,
+        key: Fingerprint,
         fits: impl Fn(&KeyAnswer) -> bool,
     ) -> Result<Self, KeysError> {
         let fits = |answer: &KeyAnswer| answer.result.is_ok() && fits(answer);
@@ -141,7 +146,7 @@ impl KeyReport {
         if members.is_empty() {
             return Ok(self);
         }
-        Err(KeysError::WouldCutOff { step, members, report: Box::new(self) })
+        Err(KeysError::WouldCutOff { step, key, members, report: Box::new(self) })
     }
 
     pub(super) fn complete(self, step: &'static str) -> Result<Self, KeysError> {
@@ -159,10 +164,12 @@ pub enum KeysError {
     /// The step would cut members off: they do not have the key that is to be activated, or have it
     /// [retired](HeldKey::retired); they still seal with the one that is to be removed; or did not say.
     /// The step was not taken.
-    #[error("to {step} this key would cut off {}; it was not done", names(members))]
+    #[error("to {step} this key would cut off {}; it was not done", reasons(key, members, report))]
     WouldCutOff {
         /// Which step.
         step: &'static str,
+        /// Of which key.
+        key: Fingerprint,
         /// Whom.
         members: BTreeSet<NodeId>,
         /// What everybody said.
@@ -188,11 +195,68 @@ pub enum KeysError {
     Randomness(#[from] RandomnessError),
 }
 
-fn names(members: &BTreeSet<NodeId>) -> String {
-    members.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+/// Who would be cut off, those of one reason together.
+fn reasons(key: &Fingerprint, members: &BTreeSet<NodeId>, report: &KeyReport) -> String {
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for id in members {
+        let reason = match report.answers.get(id).map(|answer| (answer, answer.held(key))) {
+            Some((KeyAnswer { result: Err(failure), .. }, _)) => failure.to_string(),
+            Some((_, Some(held))) if held.primary => "seals with it".to_owned(),
+            Some((_, Some(held))) if held.retired => "has it, but about to be removed".to_owned(),
+            Some((_, Some(_))) => "has got it again".to_owned(),
+            Some((_, None)) => "does not have it".to_owned(),
+            None => "did not answer".to_owned(),
+        };
+        groups.entry(reason).or_default().push(id.as_str());
+    }
+    let group = |(reason, names): (String, Vec<&str>)| format!("{} ({reason})", names.join(", "));
+    groups.into_iter().map(group).collect::<Vec<_>>().join("; ")
 }
 
 fn failures(report: &KeyReport) -> String {
     let each = report.failures().map(|(id, failure)| format!("{id}: {failure}"));
     each.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_would_be_cut_off_is_told_with_the_reason() {
+        let key = Fingerprint::from_bytes([7; 8]);
+        let held = |primary, retired| {
+            let size = KeySize::Bits256;
+            Ok(vec![HeldKey { fingerprint: key, size, primary, retired, revision: 1 }])
+        };
+        let answers = [
+            ("a", Ok(vec![])),
+            ("b", Ok(vec![])),
+            ("c", held(false, true)),
+            ("d", Err(KeyFailure::NotSaved("disk full".to_owned()))),
+            ("e", held(true, false)),
+            ("f", held(false, false)),
+        ];
+        let addr = SocketAddr::from(([10, 0, 0, 1], 7946));
+        let answer = |(name, result)| (NodeId::new(name).unwrap(), KeyAnswer { addr, result });
+        let answers = answers.map(answer).into();
+        let report = KeyReport { answers, absent: Vec::new() };
+        let told = |step, fits: fn(&KeyAnswer) -> bool| {
+            report.clone().check(step, key, fits).unwrap_err().to_string()
+        };
+        assert_eq!(
+            told("activate", |answer| answer
+                .result
+                .as_ref()
+                .is_ok_and(|held| !held.is_empty() && !held[0].retired)),
+            "to activate this key would cut off a, b (does not have it); c (has it, but about to \
+             be removed); d (its keyring was changed, but not saved: disk full); it was not done"
+        );
+        assert_eq!(
+            told("remove", |answer| answer.result.as_ref().is_ok_and(Vec::is_empty)),
+            "to remove this key would cut off f (has got it again); c (has it, but about to be \
+             removed); d (its keyring was changed, but not saved: disk full); e (seals with it); it \
+             was not done"
+        );
+    }
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{info, warn};
 
 use super::message::{
-    CHALLENGE, DONE, KeyRequest, Once, REFUSED, TOPIC, decode_answer, decode_asked,
+    CHALLENGE, DONE, KeyRequest, NOT_SAVED, Once, REFUSED, TOPIC, decode_answer, decode_asked,
     decode_challenge, decode_greeting, encode_asked, encode_challenge, encode_greeting,
     encode_keys,
 };
@@ -138,6 +138,7 @@ where
     let (status, body) = match done {
         Ok(keys) => (DONE, encode_keys(&keys)),
         Err(KeyFailure::Refused(text)) => (REFUSED, text.into_bytes()),
+        Err(KeyFailure::NotSaved(text)) => (NOT_SAVED, text.into_bytes()),
         Err(other) => (REFUSED, other.to_string().into_bytes()),
     };
     let body = [&greeting[..], &body].concat();
@@ -235,7 +236,7 @@ async fn save(keys: &Keys) -> Result<(), KeyFailure> {
         error,
         "the keyring was changed, but its file was not: after a restart the change is lost"
     );
-    Err(KeyFailure::Refused(format!("done, but not saved: {error}")))
+    Err(KeyFailure::NotSaved(error))
 }
 
 /// Gives a peer that still uses another key than the primary this node's primary, so that it

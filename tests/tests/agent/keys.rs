@@ -96,9 +96,13 @@ fn keys_are_installed_activated_and_removed_step_by_step() {
 
     // What would cut members off is refused.
     let error = a.ask(&format!("keys activate {new}"), "error");
-    assert!(error["error"].as_str().unwrap().contains("cut off a, b"), "{error}");
+    let told = error["error"].as_str().unwrap();
+    assert!(told.contains("cut off a, b (does not have it)"), "{told}");
     let error = a.ask(&format!("keys remove {old_name}"), "error");
-    assert!(error["error"].as_str().unwrap().contains("cut off a, b"), "{error}");
+    let told = error["error"].as_str().unwrap();
+    assert!(told.contains("cut off a, b (seals with it)"), "{told}");
+    let answer = a.ask(&format!("keys remove {new_name}"), "keys");
+    assert_eq!(answer["note"], "no member had this key", "{answer}");
     let answer = a.ask(&format!("keys remove --force {old_name}"), "keys");
     assert_eq!(answer["failures"].as_object().unwrap().len(), 2, "nobody removes its primary");
 
@@ -110,6 +114,7 @@ fn keys_are_installed_activated_and_removed_step_by_step() {
     b.ask(&format!("keys activate {new_name}"), "keys");
     let answer = b.ask(&format!("keys remove {old}"), "keys");
     assert_eq!(rows(&answer), [(new_name, 2, 2)]);
+    assert!(answer["note"].is_null(), "{answer}");
     assert_eq!(answer["keys"][0]["bits"], 128);
 }
 
@@ -135,6 +140,12 @@ fn a_keyring_file_is_made_and_kept_up_to_date() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("key 1") && !told.contains(&key[8..24]), "{told}");
+    for (text, hint) in [(key.as_str(), "a bare key is given with --key"), ("[]", "is empty")] {
+        fs::write(&bad, text).unwrap();
+        let output = run_to_end(&["--name", "a", "--bind", "127.0.0.1:0", "--keyring", &bad]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(hint) && !told.contains(&key[8..24]), "{told}");
+    }
 }
 
 /// First both are accepted, then both are sent, then both are required; each step restarts one agent
