@@ -38,7 +38,17 @@ fn build() -> Result<PathBuf, &'static str> {
         profile => profile,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
+    // Cargo describes this test's package here. Build scripts (ring's) that look at these would run
+    // again, and everything above them be built again, at each run.
+    let described =
+        |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.starts_with(p));
+    let mut command = Command::new(cargo);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(described) {
+            command.env_remove(name);
+        }
+    }
+    let built = command
         .args(["build", "--quiet", "--workspace", "--example", "agent"])
         .args(["--profile", profile, "--message-format", "json-render-diagnostics"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
