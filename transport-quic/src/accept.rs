@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use memberlist_transport::canonical_addr;
 use quinn::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::Conn;
 use crate::error::in_words;
@@ -86,6 +86,7 @@ pub(crate) async fn accept_connections(shared: Arc<Shared>) {
 
 async fn handshake(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
     let from = canonical_addr(incoming.remote_address());
+    let began = Instant::now();
     let certificates = shared.certificates.load_full();
     let accepting = async { incoming.accept()?.await };
     let quinn = match timeout(shared.config.handshake_timeout, accepting).await {
@@ -96,8 +97,7 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
         }
         Err(_) => return shared.counters.handshakes_timed_out.add_one(),
     };
-    let binds_names = certificates.tls.binds_names();
-    let conn = Conn::new(quinn.clone(), false, certificates.generation, binds_names);
+    let conn = Conn::new(quinn.clone(), false, &certificates, began);
     match conn.and_then(|conn| shared.admit(&conn)) {
         Ok(()) => shared.counters.connections_accepted.add_one(),
         Err(code) => {
@@ -125,6 +125,7 @@ mod tests {
         drop(first);
         assert!(take(a).is_some());
         drop((second, third));
-        assert_eq!((lock(&handshakes).all, lock(&handshakes).of.len()), (0, 0));
+        let state = lock(&handshakes);
+        assert_eq!((state.all, state.of.len()), (0, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! One connection: what comes over it, and what is remembered of it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
+use crate::endpoint::Certificates;
 use crate::error::CloseCode;
 use crate::packets::{MAX_PACKET_BYTES, Share};
 use crate::pool::lock;
@@ -33,6 +34,8 @@ pub(crate) struct Conn {
     pub(crate) dialled: bool,
     /// Of the certificates it was made with.
     pub(crate) generation: u64,
+    /// When the first packet of its handshake went or came.
+    pub(crate) began: Instant,
     pub(crate) established: Instant,
     /// A number that both ends compute alike, and nobody else.
     pub(crate) lot: [u8; 8],
@@ -44,6 +47,8 @@ pub(crate) struct Conn {
     empty_space: usize,
     streams: AtomicUsize,
     packet_streams: AtomicUsize,
+    /// Made with certificates that are gone for good: nothing of the peer's is taken any more.
+    revoked: AtomicBool,
     dropped: AtomicU64,
     share: Share,
     listening: Mutex<Listening>,
@@ -70,13 +75,13 @@ impl Conn {
     pub(crate) fn new(
         quinn: quinn::Connection,
         dialled: bool,
-        generation: u64,
-        binds_names: bool,
+        certificates: &Certificates,
+        began: Instant,
     ) -> Result<Arc<Self>, CloseCode> {
         if quinn.max_datagram_size().is_none() {
             return Err(CloseCode::NoDatagrams);
         }
-        let name = binds_names.then(|| certified_name(&quinn));
+        let name = certificates.tls.binds_names().then(|| certified_name(&quinn));
         let name = match name {
             Some(None) => return Err(CloseCode::WrongName),
             Some(name) => name,
@@ -93,12 +98,14 @@ impl Conn {
             quinn,
             name,
             dialled,
-            generation,
+            generation: certificates.generation,
+            began,
             established,
             lot,
             last_used: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             packet_streams: AtomicUsize::new(0),
+            revoked: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             share: Share::default(),
             listening: Mutex::new(Listening { since: established, datagrams }),
@@ -107,6 +114,20 @@ impl Conn {
 
     pub(crate) fn id(&self) -> usize {
         self.quinn.stable_id()
+    }
+
+    /// Whether packets and new streams may take it.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.is_revoked() && self.quinn.close_reason().is_none()
+    }
+
+    /// From now on the peer is not heard on it, except on the streams that are there.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn streams(&self) -> usize {
@@ -257,6 +278,9 @@ impl Conn {
     }
 
     fn receive(&self, shared: &Shared, packet: Bytes) {
+        if self.is_revoked() {
+            return shared.counters.packets_dropped_revoked.add_one();
+        }
         self.mark_used();
         if packet.is_empty() {
             return shared.counters.packets_dropped_empty.add_one();
@@ -281,12 +305,15 @@ impl Conn {
 
     async fn accept_streams(self: &Arc<Self>, shared: &Arc<Shared>) {
         while let Ok((mut send, mut recv)) = self.quinn.accept_bi().await {
+            if self.is_revoked() {
+                shared.counters.streams_dropped_revoked.add_one();
+                refuse((&mut send, &mut recv), CloseCode::Replaced);
+                continue;
+            }
             self.mark_used();
             let Ok(slot) = Arc::clone(&shared.inbound_slots).try_acquire_owned() else {
                 shared.counters.streams_dropped_over_limit.add_one();
-                // Fails if the peer has given up already.
-                let _ = send.reset(CloseCode::TooMany.code());
-                let _ = recv.stop(CloseCode::TooMany.code());
+                refuse((&mut send, &mut recv), CloseCode::TooMany);
                 continue;
             };
             let guard = StreamGuard::new(shared, self);
@@ -296,6 +323,12 @@ impl Conn {
             let _ = shared.streams.try_send((stream, self.source(shared)));
         }
     }
+}
+
+fn refuse((send, recv): (&mut SendStream, &mut RecvStream), code: CloseCode) {
+    // Fails if the peer has given up already.
+    let _ = send.reset(code.code());
+    let _ = recv.stop(code.code());
 }
 
 fn certified_name(quinn: &quinn::Connection) -> Option<Arc<str>> {

@@ -20,7 +20,8 @@ memberlist_transport::counters! {
         packet_bytes_received,
         /// Packets not sent for being over the limit.
         packets_dropped_too_large,
-        /// Packets dropped while they waited for a connection: too many, or none came.
+        /// Packets dropped while they waited for a connection: too many, none came, or, with names
+        /// bound, it is somebody else's.
         packets_dropped_waiting,
         /// Packets dropped because the connection's send buffer was full: the path takes less.
         packets_dropped_busy,
@@ -32,6 +33,9 @@ memberlist_transport::counters! {
         packets_dropped_unfit,
         /// Received packets dropped because too many waited to be taken.
         packets_dropped_over_limit,
+        /// Received packets dropped because they came over a connection of before a
+        /// [`reload`](crate::QuicTransport::reload), whose time is over.
+        packets_dropped_revoked,
         /// Streams of packets that ended early, were too long or too slow.
         packet_streams_failed,
         /// Streams that this node opened.
@@ -43,6 +47,9 @@ memberlist_transport::counters! {
         /// Streams of peers refused because
         /// [`max_inbound_streams`](crate::QuicConfig::max_inbound_streams) existed already.
         streams_dropped_over_limit,
+        /// Streams of peers refused because they came over a connection of before a
+        /// [`reload`](crate::QuicTransport::reload), whose time is over.
+        streams_dropped_revoked,
         /// Streams on which a read, a write or the whole took too long.
         streams_timed_out,
         /// Connections that this node dialled and made.

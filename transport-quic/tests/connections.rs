@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -153,6 +154,40 @@ fn futures_ready<R>(future: impl Future<Output = R>) -> R {
         std::task::Poll::Ready(outcome) => outcome,
         std::task::Poll::Pending => panic!("it waits"),
     }
+}
+
+/// Two threads send while a dial ends: each packet has a fate that is counted, and no second dial
+/// begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_in_the_moment_of_a_connection_are_not_stranded() {
+    let ca = ca();
+    let tls = ca.tls("node").unwrap();
+    let node = Arc::new(bind_with(tls.clone(), |config| config.max_packets_waiting = 1_000_000));
+    let (mut calls, rounds) = (0, 30);
+    for made in 0..rounds {
+        let peer = bind(tls.clone());
+        let sending = [(); 2].map(|()| {
+            let (node, to) = (Arc::clone(&node), to(&peer));
+            tokio::task::spawn_blocking(move || {
+                let (mut sent, mut after) = (0, 0);
+                while after < 20 {
+                    futures_ready(node.send_packet(&to, b"x")).unwrap();
+                    sent += 1;
+                    after += u64::from(node.stats().connections_dialled > made);
+                }
+                sent
+            })
+        });
+        for sent in sending {
+            calls += within("the packets", sent).await.unwrap();
+        }
+        within("what was sent", recv(&peer)).await.unwrap();
+        assert_eq!(node.stats().connections_dialled, made + 1);
+        peer.close().await;
+    }
+    until("all are gone", || node.connections().is_empty()).await;
+    let stats = node.stats();
+    assert_eq!(stats.packets_sent + stats.packets_dropped_waiting, calls);
 }
 
 /// A peer whose address changes on the way, as behind address translation, keeps its connection and

@@ -125,3 +125,33 @@ fn a_killed_dialler_takes_over() {
         b.close().await;
     });
 }
+
+/// Who was dialled a moment ago, is killed and comes back with another key takes over by its dial, at
+/// both ends: what each sends arrives at once, and nobody dials again.
+#[test]
+fn a_peer_that_was_just_dialled_takes_over_when_it_comes_back() {
+    let ca = ca();
+    // Each time the lot falls differently.
+    for _ in 0..4 {
+        let (living, dying) = (runtime(), runtime());
+        let a = living.block_on(async { bind(ca.tls("a").unwrap()) });
+        let b = dying.block_on(async { bind(ca.tls("b").unwrap()) });
+        met(&living, &a, &dying, &b);
+        let addr = b.advertise_addr();
+        dying.shutdown_timeout(Duration::from_secs(5));
+        drop(b);
+        living.block_on(async {
+            // Longer than the moment in which two dials count as one.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let b = bind_with(ca.tls("b").unwrap(), |config| config.bind_addr = addr);
+            exchange(&b, &a, b"back").await;
+            a.send_packet(&to(&b), b"welcome").await.unwrap();
+            within("the answer", recv(&b)).await.unwrap();
+            until("the old one is gone", || a.connections().len() == 1).await;
+            let dialled = [&a, &b].map(|node| node.stats().connections_dialled);
+            assert_eq!(dialled, [1, 1]);
+            a.close().await;
+            b.close().await;
+        });
+    }
+}

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::common::{PATIENCE, bind, ca, exchange, to, until, within};
+use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
 
 fn roots(ca: &ClusterCa) -> RootCertStore {
     let mut roots = RootCertStore::empty();
@@ -191,6 +191,19 @@ async fn a_bound_name_is_known_on_both_sides_and_asked_for() {
     let source = exchange(&a, &c, b"nobody").await;
     assert_eq!(source.authenticated_name, None);
     c.send_packet(&named(&a, "whoever"), b"x").await.unwrap();
+}
+
+/// The first packets to an address go before it is known who is there.
+#[tokio::test]
+async fn what_waits_for_one_member_is_not_given_to_another() {
+    let ca = ca();
+    let bound = |name: &str| bind(ca.tls(name).unwrap().bind_names(true).unwrap());
+    let (a, b) = (bound("a"), bound("b"));
+    a.send_packet(&named(&b, "c"), b"for c only").await.unwrap();
+    a.send_packet(&named(&b, "b"), b"for b").await.unwrap();
+    let (heard, _) = within("what is b's", recv(&b)).await.unwrap();
+    assert_eq!(heard, b"for b");
+    assert_eq!((a.stats().packets_dropped_waiting, a.stats().packets_sent), (1, 1));
 }
 
 #[tokio::test]
