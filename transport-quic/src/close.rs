@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::connection::Conn;
 use crate::error::CloseCode;
 use crate::pool::lock;
+use crate::socket::Socket;
 use crate::transport::Shared;
 
 /// How long `close` waits for packets and streams to leave, and then for the peers to be told.
@@ -32,10 +33,8 @@ impl Shared {
     pub(crate) async fn flush(&self) {
         let deadline = Instant::now() + FLUSH;
         loop {
-            let conns = self.conns();
-            let packets = conns
-                .iter()
-                .any(|conn| conn.queued_bytes() > 0 && conn.quinn.close_reason().is_none());
+            let packets = self.conns().iter().any(|conn| conn.has_packets())
+                || lock(&self.pool).has_waiting();
             if !packets && Arc::strong_count(&self.lingering) == 1 {
                 break;
             }
@@ -45,22 +44,33 @@ impl Shared {
         }
     }
 
-    /// Ends all connections, tells the peers, and frees the port.
-    pub(crate) async fn farewell(&self) {
+    /// Ends all connections, tells the peers, and frees the port, even if the runtime ends meanwhile.
+    pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
+        let closes = ClosesSocket(Arc::clone(&self.socket));
         let sent = |conn: Arc<Conn>| (conn.quinn.stats().udp_tx.datagrams, conn);
         let conns: Vec<_> = self.conns().into_iter().map(sent).collect();
         self.end();
         // Who has not been told by then finds out by the idle timeout.
-        let _ = timeout(FAREWELL, told(conns)).await;
-        self.socket.close();
+        async move {
+            let _ = timeout(FAREWELL, told(conns)).await;
+            drop(closes);
+        }
     }
 
     fn conns(&self) -> Vec<Arc<Conn>> {
         lock(&self.pool).all().map(|(conn, _)| Arc::clone(conn)).collect()
     }
 
-    pub(crate) fn end(&self) {
+    fn end(&self) {
         self.endpoint.close(CloseCode::Closed.code(), CloseCode::Closed.reason().as_bytes());
+    }
+}
+
+struct ClosesSocket(Arc<Socket>);
+
+impl Drop for ClosesSocket {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

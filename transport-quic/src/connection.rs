@@ -54,10 +54,19 @@ pub(crate) struct Conn {
     listening: Mutex<Listening>,
 }
 
-/// When the peer was last seen to answer: how much had come from it by when.
+/// When the peer was last seen to answer: how much had come from it and gone to it by then.
 struct Listening {
     since: Instant,
-    datagrams: u64,
+    received: u64,
+    sent: u64,
+}
+
+impl Listening {
+    fn now(quinn: &quinn::Connection) -> Self {
+        let stats = quinn.stats();
+        let (received, sent) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+        Self { since: Instant::now(), received, sent }
+    }
 }
 
 /// What became of a packet that was handed to a connection.
@@ -91,7 +100,7 @@ impl Conn {
         // Fails for lengths that are too large only.
         let _ = quinn.export_keying_material(&mut lot, b"EXPORTER-memberlist-settle", b"");
         let established = Instant::now();
-        let datagrams = quinn.stats().udp_rx.datagrams;
+        let listening = Listening::now(&quinn);
         Ok(Arc::new(Self {
             key: Mutex::new(canonical_addr(quinn.remote_address())),
             empty_space: quinn.datagram_send_buffer_space(),
@@ -108,7 +117,7 @@ impl Conn {
             revoked: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             share: Share::default(),
-            listening: Mutex::new(Listening { since: established, datagrams }),
+            listening: Mutex::new(listening),
         }))
     }
 
@@ -132,6 +141,12 @@ impl Conn {
 
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether packets have not left yet, and still can.
+    pub(crate) fn has_packets(&self) -> bool {
+        let packets = self.queued_bytes() > 0 || self.packet_streams.load(Ordering::Relaxed) > 0;
+        packets && self.quinn.close_reason().is_none()
     }
 
     pub(crate) fn datagrams_dropped(&self) -> u64 {
@@ -172,12 +187,18 @@ impl Conn {
         if listening.since.elapsed() < patience {
             return false;
         }
-        let datagrams = self.quinn.stats().udp_rx.datagrams;
-        if datagrams != listening.datagrams {
-            *listening = Listening { since: Instant::now(), datagrams };
+        let now = Listening::now(&self.quinn);
+        if now.received != listening.received || now.sent == listening.sent {
+            *listening = now;
             return false;
         }
         listening.since.elapsed() >= patience.max(self.quinn.rtt() * 3)
+    }
+
+    /// Sends what the peer must acknowledge and otherwise ignores: an empty packet.
+    pub(crate) fn ask(&self) {
+        // Fails if the connection is over, which is an answer.
+        let _ = self.quinn.send_datagram(Bytes::new());
     }
 
     /// Sends a packet, as a datagram or, if it does not fit, on a stream of its own. If the path takes

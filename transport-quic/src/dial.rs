@@ -13,7 +13,7 @@ use crate::error::{DialError, in_words};
 use crate::pool::{Dialling, Pool, lock};
 use crate::transport::Shared;
 
-/// A handshake without any answer begins anew after this time: QUIC sends its first packet again at
+/// A handshake without any answer begins anew after this time, and after twice as long each time: QUIC sends its first packet again at
 /// ever longer intervals, and who comes up late would be found late.
 const SILENCE: Duration = Duration::from_millis(1500);
 
@@ -59,26 +59,25 @@ impl Shared {
         addr: SocketAddr,
         name: Option<&str>,
     ) -> Result<Arc<Conn>, DialError> {
-        if *self.closed.borrow() {
-            return Err(DialError::Closed);
-        }
         let certificates = self.certificates.load_full();
         let server_name = certificates.tls.server_name(name, addr.ip());
         let within = self.config.handshake_timeout;
         let connecting = async {
+            let mut silence = SILENCE;
             loop {
                 let began = Instant::now();
                 let client = certificates.client.clone();
                 let mut connecting = self.endpoint.connect_with(client, addr, &server_name)?;
                 let answer = async { connecting.handshake_data().await.map(drop) };
-                match timeout(SILENCE, answer).await {
+                match timeout(silence, answer).await {
                     Ok(Ok(())) => {
                         let made = connecting.await;
                         let made = made.map_err(|error| DialError::Refused(in_words(&error)));
                         break made.map(|quinn| (quinn, began));
                     }
                     Ok(Err(error)) => break Err(DialError::Refused(in_words(&error))),
-                    Err(_) => {}
+                    // The path may be as long as that.
+                    Err(_) => silence *= 2,
                 }
             }
         };

@@ -160,9 +160,14 @@ impl Pool {
         self.peers.get(&addr)?.dialling.clone()
     }
 
+    /// Whether packets wait for a dial.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.peers.values().any(|peer| peer.dialling.is_some() && !peer.waiting.is_empty())
+    }
+
     /// Notes a dial that begins.
     pub(crate) fn begin_dial(&mut self, addr: SocketAddr, dialling: Dialling) {
-        if self.peers.len() > 2 * self.limits.connections {
+        if self.peers.len() / 2 > self.limits.connections {
             self.peers.retain(|_, peer| !peer.is_idle());
         }
         self.peers.entry(addr).or_default().dialling = Some(dialling);
@@ -229,7 +234,7 @@ impl Pool {
         let mut admitted = Admitted::default();
         if !conn.dialled {
             let of_source = self.accepted_of.get(&addr.ip()).copied().unwrap_or(0);
-            if of_source >= self.limits.per_source {
+            if of_source >= self.limits.per_source && !self.takes_over(addr) {
                 return Err(CloseCode::TooMany);
             }
         }
@@ -262,6 +267,12 @@ impl Pool {
         admitted.unsent = all - packets.len();
         admitted.waiting = (!packets.is_empty()).then_some((keep, packets));
         Ok(admitted)
+    }
+
+    /// Whether a connection from this address replaces one, instead of being one more of its source: a
+    /// peer that cannot change its certificate would be worse than one connection more for a moment.
+    fn takes_over(&self, addr: SocketAddr) -> bool {
+        self.conns.values().filter(|conn| *lock(&conn.key) == addr).take(2).count() == 1
     }
 
     /// Forgets a connection that is over.

@@ -39,12 +39,11 @@ impl Shared {
             return self.send_later(pool, addr, name, packet);
         };
         drop(pool);
-        if !conn.is(name) {
-            self.counters.names_refused.add_one();
-            return Err(self.not_sent(addr, wrong_name(&conn, name)));
-        }
         if self.is_outdated(&conn) && lock(&self.pool).failing(addr).is_none() {
             self.dial(addr, name);
+        }
+        if !conn.is(name) {
+            return Err(self.not_sent(addr, self.wrong_name(&conn, name)));
         }
         self.send_by(&conn, Bytes::copy_from_slice(packet));
         Ok(())
@@ -157,10 +156,18 @@ impl Shared {
         };
         match conn.is(name) {
             true => Ok(conn),
-            false => {
-                self.counters.names_refused.add_one();
-                Err(wrong_name(&conn, name))
-            }
+            false => Err(self.wrong_name(&conn, name)),
+        }
+    }
+
+    /// Another member may have come to the address since: if the one that was there does not answer,
+    /// the next packet or stream dials.
+    fn wrong_name(&self, conn: &Conn, wanted: Option<&str>) -> DialError {
+        self.counters.names_refused.add_one();
+        conn.ask();
+        DialError::WrongName {
+            found: conn.name.as_deref().unwrap_or_default().to_owned(),
+            wanted: wanted.unwrap_or_default().to_owned(),
         }
     }
 
@@ -176,12 +183,5 @@ impl Shared {
         let dialled = dialled.unwrap_or(Err(DialError::Closed))?;
         // A peer that dialled at the same moment may have settled on its own.
         Ok(lock(&self.pool).get(addr).cloned().unwrap_or(dialled))
-    }
-}
-
-fn wrong_name(conn: &Conn, wanted: Option<&str>) -> DialError {
-    DialError::WrongName {
-        found: conn.name.as_deref().unwrap_or_default().to_owned(),
-        wanted: wanted.unwrap_or_default().to_owned(),
     }
 }
