@@ -76,11 +76,12 @@ pub struct QuicConfig {
     /// nodes behind one address translation. Too small: many nodes on one machine are refused.
     pub max_connections_per_source: usize,
 
-    /// How many handshakes of peers may be in progress at a time; one more is ignored, so that its
-    /// dialler tries again. Default 256.
+    /// How many handshakes of peers may be in progress at a time; one more, and the oldest is dropped
+    /// and counted. Default 256.
     pub max_handshakes: usize,
 
-    /// As `max_handshakes`, of one IP address. Default 64.
+    /// As `max_handshakes`, of one IPv4 address or one /64 network of IPv6; one more is ignored and
+    /// counted, so that its dialler tries again. Default 64.
     pub max_handshakes_per_source: usize,
 
     /// From how many handshakes in progress on a peer must first show that it receives at the address

@@ -17,6 +17,9 @@ use crate::transport::Shared;
 /// ever longer intervals, and who comes up late would be found late.
 const SILENCE: Duration = Duration::from_millis(1500);
 
+/// How long answers that have come may take to be looked at.
+const LATE_ANSWER: Duration = Duration::from_millis(20);
+
 /// How often it is looked whether the peer has accepted the handshake, which takes a round trip.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
 
@@ -41,7 +44,10 @@ impl Shared {
         let shared = Arc::clone(self);
         let name = name.map(str::to_owned);
         tokio::spawn(async move {
-            let dialled = shared.dial_once(addr, name.as_deref()).await;
+            let dialled = match shared.late_answer(addr).await {
+                Some(conn) => Ok(conn),
+                None => shared.dial_once(addr, name.as_deref()).await,
+            };
             let failure = dialled.as_ref().err().cloned();
             if failure.is_some() {
                 shared.counters.dials_failed.add_one();
@@ -52,6 +58,17 @@ impl Shared {
             let _ = done.send(Some(dialled));
         });
         dialling
+    }
+
+    /// The connection that looked silent, if it only was not listened to: after a pause of this process
+    /// answers may have come that nobody has looked at yet.
+    async fn late_answer(&self, addr: SocketAddr) -> Option<Arc<Conn>> {
+        let conn = lock(&self.pool).get(addr).cloned()?;
+        if conn.generation != self.certificates.load().generation {
+            return None;
+        }
+        sleep(LATE_ANSWER).await;
+        (conn.is_usable() && !self.is_unanswered(&conn)).then_some(conn)
     }
 
     async fn dial_once(

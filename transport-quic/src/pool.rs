@@ -28,6 +28,9 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// A packet is made soon after it was asked how large it may be; its connection may end in between.
+const PROMISE: Duration = Duration::from_secs(2);
+
 /// What a busy machine takes until it sees a packet that has come.
 const SCHEDULING: Duration = Duration::from_millis(50);
 
@@ -71,6 +74,8 @@ struct PeerState {
     failure: Option<Failure>,
     /// The largest packet that this node was told it may send there.
     promised_bytes: usize,
+    /// When that was last said.
+    promised: Option<Instant>,
 }
 
 impl PeerState {
@@ -80,6 +85,7 @@ impl PeerState {
             && self.dialling.is_none()
             && self.waiting.is_empty()
             && !self.failure.as_ref().is_some_and(pausing)
+            && !self.promised.is_some_and(|promised| promised.elapsed() < PROMISE)
     }
 }
 
@@ -97,6 +103,8 @@ pub(crate) struct Pool {
     /// How many connections each source has dialled.
     accepted_of: HashMap<IpAddr, usize>,
     waiting_bytes: usize,
+    /// How many peers the last look at all of them left.
+    pruned: usize,
 }
 
 /// What a new connection changes.
@@ -120,6 +128,7 @@ impl Pool {
             conns: HashMap::new(),
             accepted_of: HashMap::new(),
             waiting_bytes: 0,
+            pruned: 0,
         }
     }
 
@@ -142,6 +151,7 @@ impl Pool {
     pub(crate) fn promise(&mut self, addr: SocketAddr, bytes: usize) {
         if let Some(peer) = self.peers.get_mut(&addr) {
             peer.promised_bytes = peer.promised_bytes.max(bytes);
+            peer.promised = Some(Instant::now());
         }
     }
 
@@ -167,10 +177,17 @@ impl Pool {
 
     /// Notes a dial that begins.
     pub(crate) fn begin_dial(&mut self, addr: SocketAddr, dialling: Dialling) {
-        if self.peers.len() / 2 > self.limits.connections {
-            self.peers.retain(|_, peer| !peer.is_idle());
-        }
+        self.prune();
         self.peers.entry(addr).or_default().dialling = Some(dialling);
+    }
+
+    /// Forgets peers of which nothing is to be remembered, when there are many.
+    fn prune(&mut self) {
+        if self.peers.len() / 2 > self.limits.connections.max(self.pruned) {
+            self.peers.retain(|_, peer| !peer.is_idle());
+            // All are looked at only when as many have come again.
+            self.pruned = self.peers.len();
+        }
     }
 
     /// Keeps a packet until there is a connection, and gives how many had to be dropped for want of
@@ -246,6 +263,7 @@ impl Pool {
         if !conn.dialled {
             *self.accepted_of.entry(addr.ip()).or_default() += 1;
         }
+        self.prune();
         self.conns.insert(conn.id(), Arc::clone(conn));
         if let Some(evicted) = &admitted.evicted {
             self.remove(evicted);

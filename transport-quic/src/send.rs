@@ -100,7 +100,7 @@ impl Shared {
         self.is_unanswered(conn) || conn.generation != self.certificates.load().generation
     }
 
-    fn is_unanswered(&self, conn: &Conn) -> bool {
+    pub(crate) fn is_unanswered(&self, conn: &Conn) -> bool {
         conn.is_unanswered(self.config.unanswered_timeout)
     }
 

@@ -27,7 +27,8 @@ memberlist_transport::counters! {
         packets_dropped_busy,
         /// Packets not sent because the peer cannot be reached, or has another name.
         packets_send_errors,
-        /// Packets of zero bytes: received ones, and those not sent for it.
+        /// Packets of zero bytes: received ones, by which a peer asks whether this node is there, and
+        /// those not sent for it.
         packets_dropped_empty,
         /// Received packets dropped because they did not fit the caller's buffer.
         packets_dropped_unfit,
@@ -63,7 +64,7 @@ memberlist_transport::counters! {
         /// Handshakes of peers that took longer than
         /// [`handshake_timeout`](crate::QuicConfig::handshake_timeout).
         handshakes_timed_out,
-        /// Handshakes of peers ignored because too many were in progress.
+        /// Handshakes of peers ignored or dropped because too many were in progress.
         handshakes_dropped_over_limit,
         /// Handshakes of peers that were asked to show their address first.
         retries_sent,
@@ -76,7 +77,8 @@ memberlist_transport::counters! {
         connections_evicted,
         /// Connections that gave way to another with the same peer.
         connections_replaced,
-        /// Connections whose peer had restarted, as its stateless reset or its silence told.
+        /// Connections whose peer had restarted, as its stateless reset told; those that fell silent are
+        /// dialled anew and count as `connections_replaced`.
         peers_restarted,
         /// Peers that went on from another address.
         migrations,

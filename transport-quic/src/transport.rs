@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use memberlist_transport::ip::advertise_addr;
 use memberlist_transport::{
     Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
 };
@@ -43,7 +42,7 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 ///   [`max_packets_waiting`](QuicConfig::max_packets_waiting). A dial that failed makes packets to
 ///   that address fail with the reason, for 250 ms first, up to 5 s when it fails again and again.
 /// - **A peer that restarts** at its address is found out by its stateless reset, if its private key
-///   and address stayed the same, by its own dial, or by its silence; see
+///   and advertised address stayed the same, by its own dial, or by its silence; see
 ///   [`unanswered_timeout`](QuicConfig::unanswered_timeout).
 /// - **Packet size**: a datagram takes what the path is known to take,
 ///   [`max_packet_bytes`](Transport::max_packet_bytes), 1150 bytes at first. A packet that was within
@@ -71,13 +70,12 @@ impl QuicTransport {
         let Ok(runtime) = Handle::try_current() else { return Err(BindError::NoRuntime) };
         let counters = Arc::new(Counters::default());
         let (certificates, server) = Certificates::new(config.tls.clone(), &config, 0)?;
-        let Opened { endpoint, local, socket } = endpoint::open(&config, server, &counters)?;
-        let addr = advertise_addr(config.advertise_addr.map(canonical_addr), local)
-            .map_err(BindError::Interfaces)?;
+        let Opened { endpoint, local, advertised, socket } =
+            endpoint::open(&config, server, &counters)?;
         let max_streams = config.max_inbound_streams.min(Semaphore::MAX_PERMITS);
         let (streams, accepted) = mpsc::channel(max_streams);
         let shared = Arc::new(Shared {
-            addr,
+            addr: advertised,
             socket,
             endpoint,
             certificates: ArcSwap::from_pointee(certificates),
@@ -92,6 +90,7 @@ impl QuicTransport {
             lingering: Arc::new(()),
             counters,
             closed: watch::Sender::new(false),
+            reloading: Mutex::default(),
             warned: Mutex::default(),
             config,
         });
@@ -273,6 +272,7 @@ pub(crate) struct Shared {
     pub(crate) lingering: Arc<()>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) closed: watch::Sender<bool>,
+    reloading: Mutex<()>,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -350,6 +350,8 @@ impl Shared {
     }
 
     fn reload(self: &Arc<Self>, tls: TlsConfig) -> Result<(), TlsError> {
+        // Two reloads at once would mix the certificates of one with the CAs of the other.
+        let _one_at_a_time = lock(&self.reloading);
         let generation = self.certificates.load().generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));

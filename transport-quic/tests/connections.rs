@@ -320,3 +320,40 @@ async fn settings_without_bounds_work_or_are_refused() {
     let error = refused(|config| config.max_inbound_streams_per_connection = u32::MAX);
     assert!(error.contains("max_inbound_streams_per_connection"), "{error}");
 }
+
+/// What was let pass as small enough is not too large because the connection has just ended.
+#[tokio::test]
+async fn a_promised_size_outlives_the_connection() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    exchange(&a, &b, b"x").await;
+    until("a larger limit", || a.max_packet_bytes(&to(&b)) > 1350).await;
+    b.close().await;
+    let large = a.max_packet_bytes(&to(&b)).max(1351);
+    until("it is gone", || a.connections().is_empty()).await;
+    a.send_packet(&to(&b), &vec![7; large]).await.unwrap();
+}
+
+/// This process was stopped for a while: answers have come, and nobody has looked at them yet.
+#[tokio::test]
+async fn a_pause_of_ones_own_does_not_make_peers_look_dead() {
+    let tls = ca().tls("node").unwrap();
+    let node = bind(tls.clone());
+    let peers = [(); 5].map(|()| bind(tls.clone()));
+    for peer in &peers {
+        exchange(&node, peer, b"x").await;
+    }
+    let pause = Duration::from_millis(400);
+    tokio::time::sleep(pause).await;
+    for peer in &peers {
+        node.send_packet(&to(peer), b"before").await.unwrap();
+    }
+    std::thread::sleep(pause);
+    for peer in &peers {
+        node.send_packet(&to(peer), b"after").await.unwrap();
+    }
+    for peer in &peers {
+        exchange(&node, peer, b"still").await;
+    }
+    assert_eq!(node.stats().connections_dialled, 5);
+}

@@ -223,7 +223,7 @@ async fn a_certificate_without_a_name_does_not_do_where_names_are_bound() {
 
 #[test]
 fn files_that_cannot_be_used_are_named() {
-    let ca = ca();
+    let (ca, other_ca) = (ca(), ca());
     let node = ca.issue("node").unwrap();
     let (cert, key, root) =
         (node.cert_pem.as_bytes(), node.key_pem.as_bytes(), ca.cert_pem().as_bytes());
@@ -248,6 +248,19 @@ fn files_that_cannot_be_used_are_named() {
     let error = ClusterCa::from_pem(ca.cert_pem(), &node.key_pem).unwrap_err();
     assert!(matches!(error, TlsError::Certificate(_)), "{error}");
     ClusterCa::from_pem(ca.cert_pem(), ca.key_pem()).unwrap();
+
+    // A CA that would be passed over in silence.
+    for bundle in [
+        format!("{}{}", other_ca.cert_pem().trim_end(), ca.cert_pem()),
+        format!("{}  {}", other_ca.cert_pem(), ca.cert_pem()),
+        format!("\u{feff}{}{}", ca.cert_pem(), other_ca.cert_pem()),
+    ] {
+        let error = TlsConfig::from_pem(cert, key, bundle.as_bytes()).unwrap_err();
+        assert!(matches!(error, TlsError::Unread { begun: 2, read: 1, .. }), "{error}");
+    }
+    let encrypted = node.key_pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let error = TlsConfig::from_pem(cert, encrypted.as_bytes(), root).unwrap_err();
+    assert!(matches!(error, TlsError::EncryptedKey { .. }), "{error}");
 
     let error = TlsConfig::from_pem_files("/nowhere/a.pem", "b", "c").unwrap_err();
     assert!(error.to_string().contains("/nowhere/a.pem"), "{error}");
