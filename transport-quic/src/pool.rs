@@ -85,7 +85,7 @@ impl PeerState {
             && self.dialling.is_none()
             && self.waiting.is_empty()
             && !self.failure.as_ref().is_some_and(pausing)
-            && !self.promised.is_some_and(|promised| promised.elapsed() < PROMISE)
+            && self.promised.is_none_or(|promised| promised.elapsed() >= PROMISE)
     }
 }
 

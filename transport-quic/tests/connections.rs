@@ -234,6 +234,12 @@ async fn the_packet_limit_follows_the_path() {
     // What was never promised is refused as ever.
     let over = client.send_packet(&to, &vec![9; 1500]).await;
     assert!(over.is_err());
+    // A close waits for packets on streams as well.
+    let last = vec![9; large.len()];
+    client.send_packet(&to, &last).await.unwrap();
+    client.close().await;
+    let arrived = async { while recv(&server).await.unwrap().0 != last {} };
+    within("the last packet", arrived).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use memberlist_transport::{Destination, Transport};
 use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
+use crate::common::relay::Relay;
+use crate::common::{PATIENCE, bind, bind_with, ca, exchange, recv, to, until, within};
 
 /// A certificate of one CA, where these are trusted.
 fn tls(issuer: &ClusterCa, trusted: &[&ClusterCa]) -> TlsConfig {
@@ -237,4 +238,25 @@ async fn both_ends_take_what_is_dialled_after_a_reload() {
             .await;
         assert!(agreed(&[true, false]));
     }
+}
+
+/// A handshake that began with a CA that is taken away, and ends when the others are closed already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_of_before_the_reload_brings_no_lasting_connection() {
+    let (old, new) = (ca(), ca());
+    let slow = |tls| bind_with(tls, |config| config.handshake_timeout = PATIENCE * 2);
+    let a = slow(tls(&new, &[&old, &new]));
+    let b = slow(tls(&old, &[&old, &new]));
+    let relay = Relay::to(a.advertise_addr()).await;
+    relay.path.delay_ms.store(300, Ordering::Relaxed);
+    b.send_packet(&relay.addr.into(), b"x").await.unwrap();
+    until("the answer is on its way", || a.stats().udp_datagrams_sent > 0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    relay.path.loss.store(100, Ordering::Relaxed);
+    a.reload(tls(&new, &[&new])).unwrap();
+    // All of before the reload is closed by then.
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    relay.path.loss.store(0, Ordering::Relaxed);
+    until("the handshake ends", || a.stats().connections_accepted == 1).await;
+    until("the connection is gone", || a.connections().is_empty()).await;
 }
