@@ -33,8 +33,9 @@ impl Shared {
     pub(crate) async fn flush(&self) {
         let deadline = Instant::now() + FLUSH;
         loop {
-            let packets = self.conns().iter().any(|conn| conn.has_packets())
-                || lock(&self.pool).has_waiting();
+            // In this order, as what waits is handed to a connection.
+            let waiting = lock(&self.pool).has_waiting();
+            let packets = waiting || self.conns().iter().any(|conn| conn.has_packets());
             if !packets && Arc::strong_count(&self.lingering) == 1 {
                 break;
             }

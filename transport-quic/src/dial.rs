@@ -39,12 +39,13 @@ impl Shared {
         if let Some(dialling) = pool.dialling(addr) {
             return dialling;
         }
+        let silent = pool.get(addr).filter(|conn| self.is_unanswered(conn)).cloned();
         let (done, dialling) = watch::channel(None);
         pool.begin_dial(addr, dialling.clone());
         let shared = Arc::clone(self);
         let name = name.map(str::to_owned);
         tokio::spawn(async move {
-            let dialled = match shared.late_answer(addr).await {
+            let dialled = match shared.late_answer(silent).await {
                 Some(conn) => Ok(conn),
                 None => shared.dial_once(addr, name.as_deref()).await,
             };
@@ -60,15 +61,12 @@ impl Shared {
         dialling
     }
 
-    /// The connection that looked silent, if it only was not listened to: after a pause of this process
+    /// The connection that looks silent, if it was only not listened to: after a pause of this process
     /// answers may have come that nobody has looked at yet.
-    async fn late_answer(&self, addr: SocketAddr) -> Option<Arc<Conn>> {
-        let conn = lock(&self.pool).get(addr).cloned()?;
-        if conn.generation != self.certificates.load().generation {
-            return None;
-        }
+    async fn late_answer(&self, silent: Option<Arc<Conn>>) -> Option<Arc<Conn>> {
+        let conn = silent?;
         sleep(LATE_ANSWER).await;
-        (conn.is_usable() && !self.is_unanswered(&conn)).then_some(conn)
+        (conn.is_usable() && !self.is_outdated(&conn)).then_some(conn)
     }
 
     async fn dial_once(
