@@ -1,9 +1,10 @@
 //! The end of connections that give way to others.
 //!
 //! The two ends of a connection do not always agree which one gives way: when packets are lost or late,
-//! two dials look to one end as begun at the same moment and to the other not. Each then goes on with its own, which works, as both receive on either. So what gave way
-//! is not closed under a peer that still uses it. If the peer goes on doing so, one more dial settles
-//! it: the new connection is younger than both by so much that either end takes it.
+//! two dials look to one end as begun at the same moment and to the other not. Each then goes on with
+//! its own, which works, as both receive on either. So what gave way is not closed under a peer that
+//! still uses it. If the peer goes on doing so, one more dial settles it: the new connection is younger
+//! than both by so much that either end takes it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
