@@ -1,12 +1,13 @@
 //! Handshakes that peers begin, and the limits on them.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use memberlist_transport::canonical_addr;
 use quinn::Incoming;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::Conn;
 use crate::error::in_words;
@@ -16,45 +17,74 @@ use crate::transport::Shared;
 /// Handshakes in progress.
 #[derive(Default)]
 struct Handshakes {
-    all: usize,
+    next: u64,
+    /// The oldest first.
+    all: BTreeMap<u64, (IpAddr, Arc<Notify>)>,
     of: HashMap<IpAddr, usize>,
+}
+
+impl Handshakes {
+    fn remove(&mut self, id: u64) -> Option<Arc<Notify>> {
+        let (source, dropped) = self.all.remove(&id)?;
+        if let Some(count) = self.of.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.of.remove(&source);
+            }
+        }
+        Some(dropped)
+    }
 }
 
 /// One handshake's place.
 struct Place {
     handshakes: Arc<Mutex<Handshakes>>,
-    ip: IpAddr,
+    id: u64,
+    /// Told when another takes the place.
+    dropped: Arc<Notify>,
 }
 
 impl Place {
-    /// Nothing if there are too many.
+    /// Nothing if there are too many of this source. If there are too many in all, the oldest is
+    /// dropped: honest ones take a few round trips, and who holds many has let them grow old.
     fn take(
         handshakes: &Arc<Mutex<Handshakes>>,
         ip: IpAddr,
         max: usize,
         max_of_one: usize,
     ) -> Option<Self> {
+        let source = source_of(ip);
         let mut state = lock(handshakes);
-        let of_one = state.of.get(&ip).copied().unwrap_or(0);
-        if state.all >= max || of_one >= max_of_one {
+        if state.of.get(&source).copied().unwrap_or(0) >= max_of_one {
             return None;
         }
-        state.all += 1;
-        state.of.insert(ip, of_one + 1);
-        Some(Self { handshakes: Arc::clone(handshakes), ip })
+        if state.all.len() >= max {
+            let oldest = state.all.keys().next().copied();
+            if let Some(dropped) = oldest.and_then(|oldest| state.remove(oldest)) {
+                // It waits for this, or will.
+                dropped.notify_one();
+            }
+        }
+        let (id, dropped) = (state.next, Arc::new(Notify::new()));
+        state.next += 1;
+        state.all.insert(id, (source, Arc::clone(&dropped)));
+        *state.of.entry(source).or_default() += 1;
+        Some(Self { handshakes: Arc::clone(handshakes), id, dropped })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = lock(&self.handshakes);
-        state.all -= 1;
-        if let Some(count) = state.of.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                state.of.remove(&self.ip);
-            }
-        }
+        lock(&self.handshakes).remove(self.id);
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// as whoever has one address of it has them all.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -64,7 +94,7 @@ pub(crate) async fn accept_connections(shared: Arc<Shared>) {
     let config = &shared.config;
     while let Some(incoming) = shared.endpoint.accept().await {
         let ip = canonical_addr(incoming.remote_address()).ip();
-        let in_progress = lock(&handshakes).all;
+        let in_progress = lock(&handshakes).all.len();
         if in_progress >= config.retry_above_handshakes && !incoming.remote_address_validated() {
             shared.counters.retries_sent.add_one();
             // It may be retried, as it is not validated.
@@ -74,7 +104,16 @@ pub(crate) async fn accept_connections(shared: Arc<Shared>) {
         let (max, max_of_one) = (config.max_handshakes, config.max_handshakes_per_source);
         match Place::take(&handshakes, ip, max, max_of_one) {
             Some(place) => {
-                tokio::spawn(handshake(Arc::clone(&shared), incoming, place));
+                let handshake = handshake(Arc::clone(&shared), incoming);
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = place.dropped.notified() => {
+                            shared.counters.handshakes_dropped_over_limit.add_one();
+                        }
+                        () = handshake => {}
+                    }
+                });
             }
             None => {
                 shared.counters.handshakes_dropped_over_limit.add_one();
@@ -84,8 +123,9 @@ pub(crate) async fn accept_connections(shared: Arc<Shared>) {
     }
 }
 
-async fn handshake(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
+async fn handshake(shared: Arc<Shared>, incoming: Incoming) {
     let from = canonical_addr(incoming.remote_address());
+    let began = Instant::now();
     let certificates = shared.certificates.load_full();
     let accepting = async { incoming.accept()?.await };
     let quinn = match timeout(shared.config.handshake_timeout, accepting).await {
@@ -96,8 +136,7 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming, _place: Place) {
         }
         Err(_) => return shared.counters.handshakes_timed_out.add_one(),
     };
-    let binds_names = certificates.tls.binds_names();
-    let conn = Conn::new(quinn.clone(), false, certificates.generation, binds_names);
+    let conn = Conn::new(quinn.clone(), false, &certificates, began);
     match conn.and_then(|conn| shared.admit(&conn)) {
         Ok(()) => shared.counters.connections_accepted.add_one(),
         Err(code) => {
@@ -121,10 +160,22 @@ mod tests {
         let second = take(a);
         assert!(first.is_some() && second.is_some() && take(a).is_none());
         let third = take(b);
-        assert!(third.is_some() && take(b).is_none());
-        drop(first);
+        // The oldest of all gives way.
+        let fourth = take(b);
+        assert!(fourth.is_some() && !lock(&handshakes).all.contains_key(&0));
+        assert!(take(b).is_none());
+        drop(second);
         assert!(take(a).is_some());
-        drop((second, third));
-        assert_eq!((lock(&handshakes).all, lock(&handshakes).of.len()), (0, 0));
+        drop((first, third, fourth));
+        let state = lock(&handshakes);
+        assert_eq!((state.all.len(), state.of.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source() {
+        let source = |text: &str| source_of(text.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_ne!(source("10.0.0.1"), source("10.0.0.2"));
     }
 }

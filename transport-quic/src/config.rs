@@ -7,6 +7,11 @@ use memberlist_transport::canonical_addr;
 
 use crate::{BindError, TlsConfig};
 
+/// QUIC holds some memory for each stream that a peer may open, opened or not.
+const MOST_STREAMS: u32 = 4096;
+/// No path takes longer, and handshakes would never send anything again.
+const LONGEST_INITIAL_RTT: Duration = Duration::from_secs(10);
+
 /// The settings of a [`QuicTransport`](crate::QuicTransport). Made by [`QuicConfig::new`], then
 /// changed field by field.
 #[derive(Clone, Debug)]
@@ -57,7 +62,7 @@ pub struct QuicConfig {
     pub unanswered_timeout: Duration,
 
     /// The round-trip time to assume of a peer before one was measured; a lost handshake packet is
-    /// sent again after three times this. Default 100 ms (RFC 9002 assumes 333 ms).
+    /// sent again after three times this. At most 10 s. Default 100 ms (RFC 9002 assumes 333 ms).
     pub initial_rtt: Duration,
 
     /// How many connections may exist, at least 2. One more, and the one that was not used for
@@ -71,11 +76,12 @@ pub struct QuicConfig {
     /// nodes behind one address translation. Too small: many nodes on one machine are refused.
     pub max_connections_per_source: usize,
 
-    /// How many handshakes of peers may be in progress at a time; one more is ignored, so that its
-    /// dialler tries again. Default 256.
+    /// How many handshakes of peers may be in progress at a time; one more, and the oldest is dropped
+    /// and counted. Default 256.
     pub max_handshakes: usize,
 
-    /// As `max_handshakes`, of one IP address. Default 64.
+    /// As `max_handshakes`, of one IPv4 address or one /64 network of IPv6; one more is ignored and
+    /// counted, so that its dialler tries again. Default 64.
     pub max_handshakes_per_source: usize,
 
     /// From how many handshakes in progress on a peer must first show that it receives at the address
@@ -87,7 +93,8 @@ pub struct QuicConfig {
     /// counted. Default 1024. Too small: push/pulls of a large cluster are refused.
     pub max_inbound_streams: usize,
 
-    /// As `max_inbound_streams`, of one connection; a peer that wants to open more waits. Default 64.
+    /// As `max_inbound_streams`, of one connection; a peer that wants to open more waits. At most 4096.
+    /// Default 64.
     pub max_inbound_streams_per_connection: u32,
 
     /// How many packets to one peer wait while a connection to it is made, for a second at most; one
@@ -156,6 +163,15 @@ impl QuicConfig {
         if self.max_inbound_streams_per_connection == 0 {
             let name = "max_inbound_streams_per_connection";
             return Err(BindError::Setting { name, got: "0".to_owned(), allowed: "1 or more" });
+        }
+        if self.max_inbound_streams_per_connection > MOST_STREAMS {
+            let (name, got) =
+                ("max_inbound_streams_per_connection", self.max_inbound_streams_per_connection);
+            return Err(BindError::Setting { name, got: got.to_string(), allowed: "4096 at most" });
+        }
+        if self.initial_rtt > LONGEST_INITIAL_RTT {
+            let got = format!("{:?}", self.initial_rtt);
+            return Err(BindError::Setting { name: "initial_rtt", got, allowed: "10 s at most" });
         }
         for (name, timeout) in [
             ("handshake_timeout", Some(self.handshake_timeout)),

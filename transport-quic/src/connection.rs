@@ -1,7 +1,7 @@
 //! One connection: what comes over it, and what is remembered of it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
+use crate::endpoint::Certificates;
 use crate::error::CloseCode;
 use crate::packets::{MAX_PACKET_BYTES, Share};
 use crate::pool::lock;
@@ -33,6 +34,8 @@ pub(crate) struct Conn {
     pub(crate) dialled: bool,
     /// Of the certificates it was made with.
     pub(crate) generation: u64,
+    /// When the first packet of its handshake went or came.
+    pub(crate) began: Instant,
     pub(crate) established: Instant,
     /// A number that both ends compute alike, and nobody else.
     pub(crate) lot: [u8; 8],
@@ -44,15 +47,26 @@ pub(crate) struct Conn {
     empty_space: usize,
     streams: AtomicUsize,
     packet_streams: AtomicUsize,
+    /// Made with certificates that are gone for good: nothing of the peer's is taken any more.
+    revoked: AtomicBool,
     dropped: AtomicU64,
     share: Share,
     listening: Mutex<Listening>,
 }
 
-/// When the peer was last seen to answer: how much had come from it by when.
+/// When the peer was last seen to answer: how much had come from it and gone to it by then.
 struct Listening {
     since: Instant,
-    datagrams: u64,
+    received: u64,
+    sent: u64,
+}
+
+impl Listening {
+    fn now(quinn: &quinn::Connection) -> Self {
+        let stats = quinn.stats();
+        let (received, sent) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
+        Self { since: Instant::now(), received, sent }
+    }
 }
 
 /// What became of a packet that was handed to a connection.
@@ -70,13 +84,13 @@ impl Conn {
     pub(crate) fn new(
         quinn: quinn::Connection,
         dialled: bool,
-        generation: u64,
-        binds_names: bool,
+        certificates: &Certificates,
+        began: Instant,
     ) -> Result<Arc<Self>, CloseCode> {
         if quinn.max_datagram_size().is_none() {
             return Err(CloseCode::NoDatagrams);
         }
-        let name = binds_names.then(|| certified_name(&quinn));
+        let name = certificates.tls.binds_names().then(|| certified_name(&quinn));
         let name = match name {
             Some(None) => return Err(CloseCode::WrongName),
             Some(name) => name,
@@ -86,22 +100,24 @@ impl Conn {
         // Fails for lengths that are too large only.
         let _ = quinn.export_keying_material(&mut lot, b"EXPORTER-memberlist-settle", b"");
         let established = Instant::now();
-        let datagrams = quinn.stats().udp_rx.datagrams;
+        let listening = Listening::now(&quinn);
         Ok(Arc::new(Self {
             key: Mutex::new(canonical_addr(quinn.remote_address())),
             empty_space: quinn.datagram_send_buffer_space(),
             quinn,
             name,
             dialled,
-            generation,
+            generation: certificates.generation,
+            began,
             established,
             lot,
             last_used: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             packet_streams: AtomicUsize::new(0),
+            revoked: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             share: Share::default(),
-            listening: Mutex::new(Listening { since: established, datagrams }),
+            listening: Mutex::new(listening),
         }))
     }
 
@@ -109,8 +125,28 @@ impl Conn {
         self.quinn.stable_id()
     }
 
+    /// Whether packets and new streams may take it.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.is_revoked() && self.quinn.close_reason().is_none()
+    }
+
+    /// From now on the peer is not heard on it, except on the streams that are there.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether packets have not left yet, and still can.
+    pub(crate) fn has_packets(&self) -> bool {
+        let packets = self.queued_bytes() > 0 || self.packet_streams.load(Ordering::Relaxed) > 0;
+        packets && self.quinn.close_reason().is_none()
     }
 
     pub(crate) fn datagrams_dropped(&self) -> u64 {
@@ -151,12 +187,18 @@ impl Conn {
         if listening.since.elapsed() < patience {
             return false;
         }
-        let datagrams = self.quinn.stats().udp_rx.datagrams;
-        if datagrams != listening.datagrams {
-            *listening = Listening { since: Instant::now(), datagrams };
+        let now = Listening::now(&self.quinn);
+        if now.received != listening.received || now.sent == listening.sent {
+            *listening = now;
             return false;
         }
         listening.since.elapsed() >= patience.max(self.quinn.rtt() * 3)
+    }
+
+    /// Sends what the peer must acknowledge and otherwise ignores: an empty packet.
+    pub(crate) fn ask(&self) {
+        // Fails if the connection is over, which is an answer.
+        let _ = self.quinn.send_datagram(Bytes::new());
     }
 
     /// Sends a packet, as a datagram or, if it does not fit, on a stream of its own. If the path takes
@@ -257,6 +299,9 @@ impl Conn {
     }
 
     fn receive(&self, shared: &Shared, packet: Bytes) {
+        if self.is_revoked() {
+            return shared.counters.packets_dropped_revoked.add_one();
+        }
         self.mark_used();
         if packet.is_empty() {
             return shared.counters.packets_dropped_empty.add_one();
@@ -281,12 +326,15 @@ impl Conn {
 
     async fn accept_streams(self: &Arc<Self>, shared: &Arc<Shared>) {
         while let Ok((mut send, mut recv)) = self.quinn.accept_bi().await {
+            if self.is_revoked() {
+                shared.counters.streams_dropped_revoked.add_one();
+                refuse((&mut send, &mut recv), CloseCode::Replaced);
+                continue;
+            }
             self.mark_used();
             let Ok(slot) = Arc::clone(&shared.inbound_slots).try_acquire_owned() else {
                 shared.counters.streams_dropped_over_limit.add_one();
-                // Fails if the peer has given up already.
-                let _ = send.reset(CloseCode::TooMany.code());
-                let _ = recv.stop(CloseCode::TooMany.code());
+                refuse((&mut send, &mut recv), CloseCode::TooMany);
                 continue;
             };
             let guard = StreamGuard::new(shared, self);
@@ -296,6 +344,12 @@ impl Conn {
             let _ = shared.streams.try_send((stream, self.source(shared)));
         }
     }
+}
+
+fn refuse((send, recv): (&mut SendStream, &mut RecvStream), code: CloseCode) {
+    // Fails if the peer has given up already.
+    let _ = send.reset(code.code());
+    let _ = recv.stop(code.code());
 }
 
 fn certified_name(quinn: &quinn::Connection) -> Option<Arc<str>> {

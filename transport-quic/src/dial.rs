@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use memberlist_transport::canonical_addr;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Conn;
 use crate::error::{DialError, in_words};
-use crate::pool::{Dialling, lock};
+use crate::pool::{Dialling, Pool, lock};
 use crate::transport::Shared;
 
-/// A handshake without any answer begins anew after this time: QUIC sends its first packet again at
+/// A handshake without any answer begins anew after this time, and after twice as long each time: QUIC sends its first packet again at
 /// ever longer intervals, and who comes up late would be found late.
 const SILENCE: Duration = Duration::from_millis(1500);
+
+/// How long answers that have come may take to be looked at.
+const LATE_ANSWER: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether the peer has accepted the handshake, which takes a round trip.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
@@ -23,17 +26,29 @@ const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
 impl Shared {
     /// The dial to this address that is going on, or a new one.
     pub(crate) fn dial(self: &Arc<Self>, addr: SocketAddr, name: Option<&str>) -> Dialling {
-        let mut pool = lock(&self.pool);
+        self.dial_from(&mut lock(&self.pool), addr, name)
+    }
+
+    /// As `dial`, for who looks into the pool before.
+    pub(crate) fn dial_from(
+        self: &Arc<Self>,
+        pool: &mut Pool,
+        addr: SocketAddr,
+        name: Option<&str>,
+    ) -> Dialling {
         if let Some(dialling) = pool.dialling(addr) {
             return dialling;
         }
+        let silent = pool.get(addr).filter(|conn| self.is_unanswered(conn)).cloned();
         let (done, dialling) = watch::channel(None);
         pool.begin_dial(addr, dialling.clone());
-        drop(pool);
         let shared = Arc::clone(self);
         let name = name.map(str::to_owned);
         tokio::spawn(async move {
-            let dialled = shared.dial_once(addr, name.as_deref()).await;
+            let dialled = match shared.late_answer(silent).await {
+                Some(conn) => Ok(conn),
+                None => shared.dial_once(addr, name.as_deref()).await,
+            };
             let failure = dialled.as_ref().err().cloned();
             if failure.is_some() {
                 shared.counters.dials_failed.add_one();
@@ -46,43 +61,52 @@ impl Shared {
         dialling
     }
 
+    /// The connection that looks silent, if it was only not listened to: after a pause of this process
+    /// answers may have come that nobody has looked at yet.
+    async fn late_answer(&self, silent: Option<Arc<Conn>>) -> Option<Arc<Conn>> {
+        let conn = silent?;
+        sleep(LATE_ANSWER).await;
+        (conn.is_usable() && !self.is_outdated(&conn)).then_some(conn)
+    }
+
     async fn dial_once(
         self: &Arc<Self>,
         addr: SocketAddr,
         name: Option<&str>,
     ) -> Result<Arc<Conn>, DialError> {
-        if *self.closed.borrow() {
-            return Err(DialError::Closed);
-        }
         let certificates = self.certificates.load_full();
         let server_name = certificates.tls.server_name(name, addr.ip());
         let within = self.config.handshake_timeout;
         let connecting = async {
+            let mut silence = SILENCE;
             loop {
+                let began = Instant::now();
                 let client = certificates.client.clone();
                 let mut connecting = self.endpoint.connect_with(client, addr, &server_name)?;
                 let answer = async { connecting.handshake_data().await.map(drop) };
-                match timeout(SILENCE, answer).await {
+                match timeout(silence, answer).await {
                     Ok(Ok(())) => {
                         let made = connecting.await;
-                        break made.map_err(|error| DialError::Refused(in_words(&error)));
+                        let made = made.map_err(|error| DialError::Refused(in_words(&error)));
+                        break made.map(|quinn| (quinn, began));
                     }
                     Ok(Err(error)) => break Err(DialError::Refused(in_words(&error))),
-                    Err(_) => {}
+                    // The path may be as long as that.
+                    Err(_) => silence *= 2,
                 }
             }
         };
         let connected = async {
-            let quinn = connecting.await?;
+            let (quinn, began) = connecting.await?;
             // What works is not given up for what the peer may still refuse.
             if lock(&self.pool).get(addr).is_some() {
                 confirmed(&quinn).await?;
             }
-            Ok(quinn)
+            Ok((quinn, began))
         };
-        let quinn = timeout(within, connected).await.unwrap_or(Err(DialError::Timeout(within)))?;
-        let binds_names = certificates.tls.binds_names();
-        let conn = Conn::new(quinn.clone(), true, certificates.generation, binds_names);
+        let connected = timeout(within, connected).await;
+        let (quinn, began) = connected.unwrap_or(Err(DialError::Timeout(within)))?;
+        let conn = Conn::new(quinn.clone(), true, &certificates, began);
         let conn = conn.and_then(|conn| self.admit(&conn).map(|()| conn));
         let conn = conn.map_err(|code| {
             self.count_refused(code);

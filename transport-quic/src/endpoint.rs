@@ -77,6 +77,8 @@ fn transport_config(config: &QuicConfig) -> TransportConfig {
 pub(crate) struct Opened {
     pub(crate) endpoint: Endpoint,
     pub(crate) local: Local,
+    /// What peers shall use.
+    pub(crate) advertised: SocketAddr,
     pub(crate) socket: Arc<Socket>,
 }
 
@@ -93,15 +95,17 @@ pub(crate) fn open(
     let (socket, _) =
         ip::bind_udp(Local { addr, dual_stack }, buffers.0, buffers.1).map_err(failed)?;
     let local = Local { addr: socket.local_addr().map_err(failed)?, dual_stack };
+    let advertised = ip::advertise_addr(config.advertise_addr.map(canonical_addr), local)
+        .map_err(BindError::Interfaces)?;
     let socket = Arc::new(Socket::new(socket, Arc::clone(counters)).map_err(failed)?);
     let endpoint = Endpoint::new_with_abstract_socket(
-        endpoint_config(config, local.addr, counters).map_err(failed)?,
+        endpoint_config(config, advertised, counters).map_err(failed)?,
         Some(server),
         Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>,
         Arc::new(TokioRuntime),
     )
     .map_err(failed)?;
-    Ok(Opened { endpoint, local, socket })
+    Ok(Opened { endpoint, local, advertised, socket })
 }
 
 /// With keys that last, a node that has restarted tells its peers so when they go on with a

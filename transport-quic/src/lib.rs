@@ -17,6 +17,7 @@
 //! - [`TlsConfig`] says who may take part, and [`QuicTransport::reload`] changes that under traffic.
 
 mod accept;
+mod close;
 mod config;
 mod connection;
 mod dial;
@@ -27,6 +28,7 @@ mod metrics;
 mod packets;
 mod pool;
 mod retire;
+mod send;
 mod socket;
 mod stats;
 mod stream;

@@ -1,8 +1,9 @@
 //! Which connection leads to which peer: one for each, whichever side dialled it.
 //!
 //! Two nodes that dial each other at the same moment have two connections. Both ends draw the same
-//! lot for each, from the secrets of its handshake, and keep the one with the lower lot. At any other
-//! time the newer connection takes over: its dialler had a reason, such as a restart or a new
+//! lot for each, from the secrets of its handshake, and keep the one with the lower lot. Which moment
+//! is the same both ends see alike, as it is counted from the end of one handshake to the begin of the
+//! other. At any other time the newer connection takes over: its dialler had a reason, such as a restart or a new
 //! certificate. What was replaced still receives, and is closed a little later; see [`crate::retire`].
 
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +28,12 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// A packet is made soon after it was asked how large it may be; its connection may end in between.
+const PROMISE: Duration = Duration::from_secs(2);
+
+/// What a busy machine takes until it sees a packet that has come.
+const SCHEDULING: Duration = Duration::from_millis(50);
+
 /// Nothing that holds one of these locks leaves a half-made change behind when it panics.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,16 +50,32 @@ struct Failure {
     pause: Duration,
 }
 
+/// A packet that waits for a connection.
+struct Waiting {
+    since: Instant,
+    /// Who it is for, if that was said.
+    name: Option<Box<str>>,
+    packet: Bytes,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.packet.len() + self.name.as_ref().map_or(0, |name| name.len())
+    }
+}
+
 #[derive(Default)]
 struct PeerState {
     /// What packets and new streams take.
     conn: Option<Arc<Conn>>,
     dialling: Option<Dialling>,
-    /// Until there is a connection, and since when; the oldest first.
-    waiting: VecDeque<(Instant, Bytes)>,
+    /// Until there is a connection; the oldest first.
+    waiting: VecDeque<Waiting>,
     failure: Option<Failure>,
     /// The largest packet that this node was told it may send there.
     promised_bytes: usize,
+    /// When that was last said.
+    promised: Option<Instant>,
 }
 
 impl PeerState {
@@ -60,7 +83,9 @@ impl PeerState {
         let pausing = |failure: &Failure| failure.until + LONGEST_PAUSE > Instant::now();
         self.conn.is_none()
             && self.dialling.is_none()
+            && self.waiting.is_empty()
             && !self.failure.as_ref().is_some_and(pausing)
+            && self.promised.is_none_or(|promised| promised.elapsed() >= PROMISE)
     }
 }
 
@@ -68,8 +93,6 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) per_source: usize,
     pub(crate) waiting: usize,
-    /// Two connections made within this time were dialled at the same moment.
-    pub(crate) settle_within: Duration,
 }
 
 pub(crate) struct Pool {
@@ -80,6 +103,8 @@ pub(crate) struct Pool {
     /// How many connections each source has dialled.
     accepted_of: HashMap<IpAddr, usize>,
     waiting_bytes: usize,
+    /// How many peers the last look at all of them left.
+    pruned: usize,
 }
 
 /// What a new connection changes.
@@ -87,8 +112,8 @@ pub(crate) struct Pool {
 pub(crate) struct Admitted {
     /// Packets that waited for it, and the connection to send them by.
     pub(crate) waiting: Option<(Arc<Conn>, Vec<Bytes>)>,
-    /// Packets that have waited for too long.
-    pub(crate) late: usize,
+    /// How many packets have waited for too long, or for somebody else.
+    pub(crate) unsent: usize,
     /// Gives way.
     pub(crate) replaced: Option<Arc<Conn>>,
     /// Makes room.
@@ -103,12 +128,13 @@ impl Pool {
             conns: HashMap::new(),
             accepted_of: HashMap::new(),
             waiting_bytes: 0,
+            pruned: 0,
         }
     }
 
     /// The connection to this address.
     pub(crate) fn get(&self, addr: SocketAddr) -> Option<&Arc<Conn>> {
-        self.peers.get(&addr)?.conn.as_ref().filter(|conn| conn.quinn.close_reason().is_none())
+        self.peers.get(&addr)?.conn.as_ref().filter(|conn| conn.is_usable())
     }
 
     /// All connections, and whether each is in use.
@@ -125,6 +151,7 @@ impl Pool {
     pub(crate) fn promise(&mut self, addr: SocketAddr, bytes: usize) {
         if let Some(peer) = self.peers.get_mut(&addr) {
             peer.promised_bytes = peer.promised_bytes.max(bytes);
+            peer.promised = Some(Instant::now());
         }
     }
 
@@ -143,49 +170,59 @@ impl Pool {
         self.peers.get(&addr)?.dialling.clone()
     }
 
+    /// Whether packets wait for a dial.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.peers.values().any(|peer| peer.dialling.is_some() && !peer.waiting.is_empty())
+    }
+
     /// Notes a dial that begins.
     pub(crate) fn begin_dial(&mut self, addr: SocketAddr, dialling: Dialling) {
-        if self.peers.len() > 2 * self.limits.connections {
-            self.peers.retain(|_, peer| !peer.is_idle());
-        }
+        self.prune();
         self.peers.entry(addr).or_default().dialling = Some(dialling);
+    }
+
+    /// Forgets peers of which nothing is to be remembered, when there are many.
+    fn prune(&mut self) {
+        if self.peers.len() / 2 > self.limits.connections.max(self.pruned) {
+            self.peers.retain(|_, peer| !peer.is_idle());
+            // All are looked at only when as many have come again.
+            self.pruned = self.peers.len();
+        }
     }
 
     /// Keeps a packet until there is a connection, and gives how many had to be dropped for want of
     /// room: the oldest.
-    pub(crate) fn wait(&mut self, addr: SocketAddr, packet: Bytes) -> usize {
+    pub(crate) fn wait(&mut self, addr: SocketAddr, name: Option<&str>, packet: Bytes) -> usize {
         let peer = self.peers.entry(addr).or_default();
-        self.waiting_bytes += packet.len();
-        peer.waiting.push_back((Instant::now(), packet));
+        let waiting = Waiting { since: Instant::now(), name: name.map(Box::from), packet };
+        self.waiting_bytes += waiting.bytes();
+        peer.waiting.push_back(waiting);
         let mut dropped = 0;
         while peer.waiting.len() > self.limits.waiting || self.waiting_bytes > MAX_WAITING_BYTES {
-            let Some((_, oldest)) = peer.waiting.pop_front() else { break };
-            self.waiting_bytes -= oldest.len();
+            let Some(oldest) = peer.waiting.pop_front() else { break };
+            self.waiting_bytes -= oldest.bytes();
             dropped += 1;
         }
         dropped
     }
 
-    /// The packets that wait, and how many of them have waited for too long.
-    fn take_waiting(&mut self, addr: SocketAddr) -> (Vec<Bytes>, usize) {
-        let Some(peer) = self.peers.get_mut(&addr) else { return (Vec::new(), 0) };
+    /// The packets that wait.
+    fn take_waiting(&mut self, addr: SocketAddr) -> VecDeque<Waiting> {
+        let Some(peer) = self.peers.get_mut(&addr) else { return VecDeque::new() };
         let waiting = std::mem::take(&mut peer.waiting);
-        self.waiting_bytes -= waiting.iter().map(|(_, packet)| packet.len()).sum::<usize>();
-        let all = waiting.len();
-        let fresh = waiting.into_iter().filter(|(since, _)| since.elapsed() <= MAX_WAIT);
-        let fresh: Vec<_> = fresh.map(|(_, packet)| packet).collect();
-        let late = all - fresh.len();
-        (fresh, late)
+        self.waiting_bytes -= waiting.iter().map(Waiting::bytes).sum::<usize>();
+        waiting
     }
 
     /// Notes that a dial is over, and gives how many packets that waited for it are lost.
     pub(crate) fn end_dial(&mut self, addr: SocketAddr, failure: Option<DialError>) -> usize {
         let Some(peer) = self.peers.get_mut(&addr) else { return 0 };
         peer.dialling = None;
-        let Some(error) = failure else { return 0 };
-        self.fail(addr, error);
-        let (waiting, late) = self.take_waiting(addr);
-        waiting.len() + late
+        if let Some(error) = failure {
+            self.fail(addr, error);
+        }
+        // After one that was made, what came for a connection that is over again.
+        self.take_waiting(addr).len()
     }
 
     /// Lets packets there fail for a while.
@@ -214,7 +251,7 @@ impl Pool {
         let mut admitted = Admitted::default();
         if !conn.dialled {
             let of_source = self.accepted_of.get(&addr.ip()).copied().unwrap_or(0);
-            if of_source >= self.limits.per_source {
+            if of_source >= self.limits.per_source && !self.takes_over(addr) {
                 return Err(CloseCode::TooMany);
             }
         }
@@ -226,6 +263,7 @@ impl Pool {
         if !conn.dialled {
             *self.accepted_of.entry(addr.ip()).or_default() += 1;
         }
+        self.prune();
         self.conns.insert(conn.id(), Arc::clone(conn));
         if let Some(evicted) = &admitted.evicted {
             self.remove(evicted);
@@ -233,14 +271,26 @@ impl Pool {
         let peer = self.peers.entry(addr).or_default();
         let (keep, replaced) = match peer.conn.take() {
             None => (Arc::clone(conn), None),
-            Some(old) => settle(old, conn, self.limits.settle_within),
+            Some(old) => settle(old, conn),
         };
         peer.conn = Some(Arc::clone(&keep));
         admitted.replaced = replaced;
-        let (waiting, late) = self.take_waiting(addr);
-        admitted.waiting = (!waiting.is_empty()).then_some((keep, waiting));
-        admitted.late = late;
+        let waiting = self.take_waiting(addr);
+        let all = waiting.len();
+        let fits = |waiting: &Waiting| {
+            waiting.since.elapsed() <= MAX_WAIT && keep.is(waiting.name.as_deref())
+        };
+        let packets = waiting.into_iter().filter(fits).map(|waiting| waiting.packet);
+        let packets: Vec<_> = packets.collect();
+        admitted.unsent = all - packets.len();
+        admitted.waiting = (!packets.is_empty()).then_some((keep, packets));
         Ok(admitted)
+    }
+
+    /// Whether a connection from this address replaces one, instead of being one more of its source: a
+    /// peer that cannot change its certificate would be worse than one connection more for a moment.
+    fn takes_over(&self, addr: SocketAddr) -> bool {
+        self.conns.values().filter(|conn| *lock(&conn.key) == addr).take(2).count() == 1
     }
 
     /// Forgets a connection that is over.
@@ -253,7 +303,7 @@ impl Pool {
             if peer.conn.as_ref().is_some_and(|used| used.id() == conn.id()) {
                 peer.conn = None;
             }
-            if peer.is_idle() && peer.waiting.is_empty() {
+            if peer.is_idle() {
                 self.peers.remove(&addr);
             }
         }
@@ -286,7 +336,7 @@ impl Pool {
             if peer.conn.as_ref().is_some_and(|conn| conn.id() == id) {
                 used = peer.conn.take();
             }
-            if peer.is_idle() && peer.waiting.is_empty() {
+            if peer.is_idle() {
                 self.peers.remove(&before);
             }
         }
@@ -299,19 +349,46 @@ impl Pool {
 }
 
 /// Which of two connections with one peer stays in use, and which is replaced.
-fn settle(
-    old: Arc<Conn>,
-    new: &Arc<Conn>,
-    settle_within: Duration,
-) -> (Arc<Conn>, Option<Arc<Conn>>) {
+fn settle(old: Arc<Conn>, new: &Arc<Conn>) -> (Arc<Conn>, Option<Arc<Conn>>) {
     if old.lot == new.lot {
         // The two ends of one connection: this node dialled itself.
         return (old, None);
     }
-    let at_once = old.dialled != new.dialled && old.established.elapsed() < settle_within;
-    let old_stays = at_once && old.lot < new.lot && old.generation == new.generation;
-    match old_stays && old.quinn.close_reason().is_none() {
+    // Who dialled did not know of the other connection yet.
+    let at_once = old.dialled != new.dialled
+        && old.name == new.name
+        && new.began < old.established + same_moment(&[&old, new]);
+    match at_once && old.lot < new.lot && old.is_usable() {
         true => (old, Some(Arc::clone(new))),
         false => (Arc::clone(new), Some(old)),
+    }
+}
+
+/// A handshake that begins within this time after a connection was made here may have begun before it
+/// was made there: what one end sees last, the other saw up to a round trip before.
+pub(crate) fn same_moment(conns: &[&Conn]) -> Duration {
+    let rtt = conns.iter().map(|conn| conn.quinn.rtt()).max().unwrap_or_default();
+    rtt * 2 + SCHEDULING
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Peers that are not connected are forgotten when there are many, but nothing that waits is.
+    #[test]
+    fn what_waits_is_counted_until_it_is_taken() {
+        let mut pool = Pool::new(Limits { connections: 2, per_source: 9, waiting: 64 });
+        let addr = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+        let dial = |pool: &mut Pool, port| pool.begin_dial(addr(port), watch::channel(None).1);
+        for round in 0..60 {
+            for _ in 0..64 {
+                pool.wait(addr(1000 + round), None, Bytes::from_static(&[7; 1000]));
+            }
+            // Those of other threads.
+            (1..7).for_each(|port| dial(&mut pool, port));
+        }
+        let lost: usize = (0..60).map(|round| pool.end_dial(addr(1000 + round), None)).sum();
+        assert_eq!((lost, pool.waiting_bytes), (60 * 64, 0));
     }
 }

@@ -1,10 +1,10 @@
 //! The end of connections that give way to others.
 //!
-//! The two ends of a connection do not always agree which one gives way: when both dial while
-//! certificates change, one end may know a connection as made before the change and the other as made
-//! after it. Each then goes on with its own, which works, as both receive on either. So what gave way
-//! is not closed under a peer that still uses it. If the peer goes on doing so, one more dial settles
-//! it: the new connection is younger than both by so much that either end takes it.
+//! The two ends of a connection do not always agree which one gives way: when packets are lost or late,
+//! two dials look to one end as begun at the same moment and to the other not. Each then goes on with
+//! its own, which works, as both receive on either. So what gave way is not closed under a peer that
+//! still uses it. If the peer goes on doing so, one more dial settles it: the new connection is younger
+//! than both by so much that either end takes it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::connection::Conn;
 use crate::error::CloseCode;
-use crate::pool::lock;
+use crate::pool::{lock, same_moment};
 use crate::transport::Shared;
 
 /// A connection that was replaced is closed after this time, so that what is on its way arrives.
@@ -27,6 +27,8 @@ const REPLACED_LIMIT: Duration = Duration::from_secs(30);
 const RELOAD_DIAL: Duration = Duration::from_secs(6);
 /// and closed after this much more.
 const RELOAD_GRACE: Duration = Duration::from_secs(4);
+/// Streams keep a connection of before a reload for this long at most, if they have no limit.
+const STREAMS_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// How often a connection that shall be closed is looked at for what goes on.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,8 +44,8 @@ pub(crate) async fn retire(shared: Weak<Shared>, conn: Arc<Conn>) {
         }
         if in_use {
             let Some(shared) = shared.upgrade() else { return };
-            // An earlier dial would be taken for one of the same moment.
-            if dialled.elapsed() > shared.config.handshake_timeout + LOOK_PAUSE {
+            // An earlier dial might be taken for one of the same moment.
+            if dialled.elapsed() > REPLACED_GRACE + same_moment(&[&conn]) {
                 dialled = Instant::now();
                 shared.dial_anew(&conn);
             }
@@ -69,13 +71,31 @@ pub(crate) async fn retire_before(weak: Weak<Shared>, generation: u64) {
     sleep(RELOAD_GRACE).await;
     let Some(shared) = weak.upgrade() else { return };
     for (conn, _) in outdated(&shared, generation) {
-        tokio::spawn(async move {
-            while conn.streams() > 0 && conn.quinn.close_reason().is_none() {
-                sleep(LOOK_PAUSE).await;
-            }
-            close_replaced(&conn);
-        });
+        tokio::spawn(revoke(conn, shared.config.stream_timeout));
     }
+}
+
+/// Ends a connection whose handshake began before a reload and ended after it: perhaps too late for
+/// [`retire_before`] to see it.
+pub(crate) async fn retire_late(weak: Weak<Shared>, conn: Arc<Conn>) {
+    sleep(QUIET).await;
+    let Some(shared) = weak.upgrade() else { return };
+    shared.dial_anew(&conn);
+    let stream_timeout = shared.config.stream_timeout;
+    drop(shared);
+    sleep(RELOAD_GRACE).await;
+    revoke(conn, stream_timeout).await;
+}
+
+/// Takes nothing more by a connection of certificates that are gone, and closes it when the streams
+/// that are there have ended.
+async fn revoke(conn: Arc<Conn>, stream_timeout: Option<Duration>) {
+    conn.revoke();
+    let (began, limit) = (Instant::now(), stream_timeout.unwrap_or(STREAMS_LIMIT));
+    while conn.streams() > 0 && began.elapsed() < limit && conn.quinn.close_reason().is_none() {
+        sleep(LOOK_PAUSE).await;
+    }
+    close_replaced(&conn);
 }
 
 /// The connections of before this generation, and whether each is in use.

@@ -20,18 +20,23 @@ memberlist_transport::counters! {
         packet_bytes_received,
         /// Packets not sent for being over the limit.
         packets_dropped_too_large,
-        /// Packets dropped while they waited for a connection: too many, or none came.
+        /// Packets dropped while they waited for a connection: too many, none came, or, with names
+        /// bound, it is somebody else's.
         packets_dropped_waiting,
         /// Packets dropped because the connection's send buffer was full: the path takes less.
         packets_dropped_busy,
         /// Packets not sent because the peer cannot be reached, or has another name.
         packets_send_errors,
-        /// Packets of zero bytes: received ones, and those not sent for it.
+        /// Packets of zero bytes: received ones, by which a peer asks whether this node is there, and
+        /// those not sent for it.
         packets_dropped_empty,
         /// Received packets dropped because they did not fit the caller's buffer.
         packets_dropped_unfit,
         /// Received packets dropped because too many waited to be taken.
         packets_dropped_over_limit,
+        /// Received packets dropped because they came over a connection of before a
+        /// [`reload`](crate::QuicTransport::reload), whose time is over.
+        packets_dropped_revoked,
         /// Streams of packets that ended early, were too long or too slow.
         packet_streams_failed,
         /// Streams that this node opened.
@@ -43,6 +48,9 @@ memberlist_transport::counters! {
         /// Streams of peers refused because
         /// [`max_inbound_streams`](crate::QuicConfig::max_inbound_streams) existed already.
         streams_dropped_over_limit,
+        /// Streams of peers refused because they came over a connection of before a
+        /// [`reload`](crate::QuicTransport::reload), whose time is over.
+        streams_dropped_revoked,
         /// Streams on which a read, a write or the whole took too long.
         streams_timed_out,
         /// Connections that this node dialled and made.
@@ -56,7 +64,7 @@ memberlist_transport::counters! {
         /// Handshakes of peers that took longer than
         /// [`handshake_timeout`](crate::QuicConfig::handshake_timeout).
         handshakes_timed_out,
-        /// Handshakes of peers ignored because too many were in progress.
+        /// Handshakes of peers ignored or dropped because too many were in progress.
         handshakes_dropped_over_limit,
         /// Handshakes of peers that were asked to show their address first.
         retries_sent,
@@ -69,7 +77,8 @@ memberlist_transport::counters! {
         connections_evicted,
         /// Connections that gave way to another with the same peer.
         connections_replaced,
-        /// Connections whose peer had restarted, as its stateless reset or its silence told.
+        /// Connections whose peer had restarted, as its stateless reset told; those that fell silent are
+        /// dialled anew and count as `connections_replaced`.
         peers_restarted,
         /// Peers that went on from another address.
         migrations,

@@ -7,22 +7,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use memberlist_transport::ip::advertise_addr;
 use memberlist_transport::{
     Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
 };
 use quinn::{ConnectionError, Endpoint};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::Instant;
 
 use crate::accept::accept_connections;
-use crate::connection::{Conn, Handed};
+use crate::connection::Conn;
 use crate::endpoint::{self, Certificates, Opened};
 use crate::error::{CloseCode, DialError, in_words};
 use crate::packets::PacketQueue;
 use crate::pool::{Limits, Pool, lock};
-use crate::retire::{retire, retire_before};
+use crate::retire::{retire, retire_before, retire_late};
 use crate::socket::Socket;
 use crate::stats::Counters;
 use crate::stream::QuicStream;
@@ -30,11 +29,7 @@ use crate::{BindError, ConnectionStats, QuicConfig, QuicStats, TlsConfig, TlsErr
 
 /// The largest packet that fits a datagram on every path: QUIC's least UDP payload of 1200 bytes,
 /// less the longest headers of a packet and its datagram frame.
-const MIN_PACKET_BYTES: usize = 1150;
-/// How long `close` waits for packets and streams to leave, and then for the peers to be told.
-const FLUSH: Duration = Duration::from_millis(500);
-const FAREWELL: Duration = Duration::from_millis(300);
-const FLUSH_PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const MIN_PACKET_BYTES: usize = 1150;
 /// The log tells of refused peers this often at most.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,20 +42,22 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 ///   [`max_packets_waiting`](QuicConfig::max_packets_waiting). A dial that failed makes packets to
 ///   that address fail with the reason, for 250 ms first, up to 5 s when it fails again and again.
 /// - **A peer that restarts** at its address is found out by its stateless reset, if its private key
-///   and address stayed the same, by its own dial, or by its silence; see
+///   and advertised address stayed the same, by its own dial, or by its silence; see
 ///   [`unanswered_timeout`](QuicConfig::unanswered_timeout).
 /// - **Packet size**: a datagram takes what the path is known to take,
 ///   [`max_packet_bytes`](Transport::max_packet_bytes), 1150 bytes at first. A packet that was within
 ///   it when it was made, and is not any more, takes a stream of its own.
 /// - **Congestion**: QUIC spaces what it sends. When packets to a peer come faster than its path takes
 ///   them, 64 KiB wait, and older ones are dropped for newer ones.
-/// - **Close** gives what was handed over half a second to leave, and tells the peers.
+/// - **Close** gives what was handed over half a second to leave, and tells the peers. A transport that
+///   is dropped tells them too, and frees its port, within 300 ms.
 ///
 /// Its methods must be called within the tokio runtime it was bound in.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<(QuicStream, Source)>>,
     local_addr: SocketAddr,
+    runtime: Handle,
 }
 
 impl QuicTransport {
@@ -70,18 +67,15 @@ impl QuicTransport {
     /// [`BindError`] if the configuration makes no sense or the system refuses the socket.
     pub fn bind(config: QuicConfig) -> Result<Self, BindError> {
         config.validate()?;
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(BindError::NoRuntime);
-        }
+        let Ok(runtime) = Handle::try_current() else { return Err(BindError::NoRuntime) };
         let counters = Arc::new(Counters::default());
         let (certificates, server) = Certificates::new(config.tls.clone(), &config, 0)?;
-        let Opened { endpoint, local, socket } = endpoint::open(&config, server, &counters)?;
-        let addr = advertise_addr(config.advertise_addr.map(canonical_addr), local)
-            .map_err(BindError::Interfaces)?;
+        let Opened { endpoint, local, advertised, socket } =
+            endpoint::open(&config, server, &counters)?;
         let max_streams = config.max_inbound_streams.min(Semaphore::MAX_PERMITS);
         let (streams, accepted) = mpsc::channel(max_streams);
         let shared = Arc::new(Shared {
-            addr,
+            addr: advertised,
             socket,
             endpoint,
             certificates: ArcSwap::from_pointee(certificates),
@@ -89,7 +83,6 @@ impl QuicTransport {
                 connections: config.max_connections,
                 per_source: config.max_connections_per_source,
                 waiting: config.max_packets_waiting,
-                settle_within: config.handshake_timeout,
             })),
             packets: PacketQueue::new(config.max_packets_received),
             streams,
@@ -97,12 +90,13 @@ impl QuicTransport {
             lingering: Arc::new(()),
             counters,
             closed: watch::Sender::new(false),
+            reloading: Mutex::default(),
             warned: Mutex::default(),
             config,
         });
         tokio::spawn(accept_connections(Arc::clone(&shared)));
         let accepted = tokio::sync::Mutex::new(accepted);
-        Ok(Self { shared, accepted, local_addr: local.addr })
+        Ok(Self { shared, accepted, local_addr: local.addr, runtime })
     }
 
     /// The bound address, with its port.
@@ -113,9 +107,13 @@ impl QuicTransport {
     /// Changes this node's certificate and the CAs that it trusts, under traffic.
     ///
     /// New connections use them at once. Those that exist go on; each is replaced when it is next used
-    /// to send, or after six seconds if the peer alone has used it, and after ten seconds what is left
-    /// of them is closed (a connection that carries a stream, when the stream ends). So ten seconds after a CA was taken away nobody speaks to this
-    /// node any more with a certificate of it.
+    /// to send, or after six seconds if the peer alone has used it. After ten seconds what is left of
+    /// them is closed; a connection that carries streams takes nothing but these from then on, and is
+    /// closed when they have ended, or after
+    /// [`stream_timeout`](QuicConfig::stream_timeout). So ten seconds after a CA was taken away nobody
+    /// begins to speak to this node any more with a certificate of it.
+    ///
+    /// A certificate that expires ends no connection: it is looked at when one is made.
     ///
     /// To change the CA of a running cluster: give every node both CAs; then give every node its new
     /// certificate; then give every node the new CA alone.
@@ -176,7 +174,8 @@ impl fmt::Debug for QuicTransport {
 impl Drop for QuicTransport {
     fn drop(&mut self) {
         self.shared.stop();
-        self.shared.end();
+        // What holds a stream holds the socket as well, and nobody waits for that.
+        self.runtime.spawn(self.shared.farewell());
     }
 }
 
@@ -254,12 +253,7 @@ impl Transport for QuicTransport {
     async fn close(&self) {
         self.shared.stop();
         self.shared.flush().await;
-        let sent = |conn: Arc<Conn>| (conn.quinn.stats().udp_tx.datagrams, conn);
-        let conns: Vec<_> = self.shared.conns().into_iter().map(sent).collect();
-        self.shared.end();
-        // Who has not been told by then finds out by the idle timeout.
-        let _ = timeout(FAREWELL, told(conns)).await;
-        self.shared.socket.close();
+        self.shared.farewell().await;
     }
 }
 
@@ -267,7 +261,7 @@ impl Transport for QuicTransport {
 pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
     addr: SocketAddr,
-    socket: Arc<Socket>,
+    pub(crate) socket: Arc<Socket>,
     pub(crate) endpoint: Endpoint,
     pub(crate) certificates: ArcSwap<Certificates>,
     pub(crate) pool: Mutex<Pool>,
@@ -278,179 +272,22 @@ pub(crate) struct Shared {
     pub(crate) lingering: Arc<()>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) closed: watch::Sender<bool>,
+    reloading: Mutex<()>,
     warned: Mutex<Option<Instant>>,
 }
 
 impl Shared {
-    // ---- sending --------------------------------------------------------------------------------
-
-    fn send(
-        self: &Arc<Self>,
-        addr: SocketAddr,
-        name: Option<&str>,
-        packet: &[u8],
-    ) -> Result<(), SendError> {
-        if *self.closed.borrow() {
-            return Err(SendError::Closed);
-        }
-        if packet.is_empty() {
-            self.counters.packets_dropped_empty.add_one();
-            return Ok(());
-        }
-        let limit = self.max_packet_bytes(addr);
-        if packet.len() > limit.max(lock(&self.pool).promised(addr)) {
-            self.counters.packets_dropped_too_large.add_one();
-            return Err(SendError::TooLarge { to: addr, len: packet.len(), limit });
-        }
-        let conn = lock(&self.pool).get(addr).cloned();
-        let Some(conn) = conn else { return self.send_later(addr, name, packet) };
-        if !conn.is(name) {
-            self.counters.names_refused.add_one();
-            return Err(self.not_sent(addr, wrong_name(&conn, name)));
-        }
-        if self.is_outdated(&conn) && lock(&self.pool).failing(addr).is_none() {
-            self.dial(addr, name);
-        }
-        self.send_by(&conn, Bytes::copy_from_slice(packet));
-        Ok(())
-    }
-
-    fn send_by(&self, conn: &Arc<Conn>, packet: Bytes) {
-        let len = packet.len();
-        match conn.send(packet, &self.counters) {
-            Handed::Datagram => self.counters.packets_sent.add_one(),
-            Handed::Stream => self.counters.packets_sent_by_stream.add_one(),
-            Handed::Dropped => return self.counters.packets_dropped_busy.add_one(),
-            // It ended this moment, and the packet with it, as if on its way.
-            Handed::Lost => return self.counters.packets_dropped_waiting.add_one(),
-        }
-        self.counters.packet_bytes_sent.add(len);
-    }
-
-    /// Without a connection: makes one, and lets the packet wait for it.
-    fn send_later(
-        self: &Arc<Self>,
-        addr: SocketAddr,
-        name: Option<&str>,
-        packet: &[u8],
-    ) -> Result<(), SendError> {
-        let mut pool = lock(&self.pool);
-        let dialling = pool.dialling(addr).is_some();
-        if let (false, Some(error)) = (dialling, pool.failing(addr)) {
-            drop(pool);
-            return Err(self.not_sent(addr, error));
-        }
-        let dropped = pool.wait(addr, Bytes::copy_from_slice(packet));
-        drop(pool);
-        self.counters.packets_dropped_waiting.add(dropped);
-        if !dialling {
-            self.dial(addr, name);
-        }
-        Ok(())
-    }
-
-    fn not_sent(&self, to: SocketAddr, error: DialError) -> SendError {
-        self.counters.packets_send_errors.add_one();
-        SendError::Io { to, source: error.into_io() }
-    }
-
-    fn max_packet_bytes(&self, addr: SocketAddr) -> usize {
-        let mut pool = lock(&self.pool);
-        let now = pool.get(addr).map_or(0, |conn| conn.max_datagram_bytes());
-        let now = now.max(MIN_PACKET_BYTES);
-        pool.promise(addr, now);
-        now
-    }
-
-    /// Whether a connection should be replaced: it does not answer, or is of before a reload.
-    fn is_outdated(&self, conn: &Conn) -> bool {
-        self.is_unanswered(conn) || conn.generation != self.certificates.load().generation
-    }
-
-    fn is_unanswered(&self, conn: &Conn) -> bool {
-        conn.is_unanswered(self.config.unanswered_timeout)
-    }
-
-    // ---- streams --------------------------------------------------------------------------------
-
-    async fn open(
-        self: &Arc<Self>,
-        to: SocketAddr,
-        name: Option<&str>,
-        within: Duration,
-    ) -> Result<QuicStream, OpenError> {
-        let opening = async {
-            let conn = self.connection(to, name).await?;
-            match conn.open_stream(self).await {
-                Ok(stream) => Ok(stream),
-                Err(ConnectionError::LocallyClosed) if *self.closed.borrow() => {
-                    Err(DialError::Closed)
-                }
-                // It ended this moment: once more, with a new one.
-                Err(_) => {
-                    let conn = self.connection(to, name).await?;
-                    let opened = conn.open_stream(self).await;
-                    opened.map_err(|error| DialError::Refused(in_words(&error)))
-                }
-            }
-        };
-        let opened = tokio::select! {
-            biased;
-            () = self.until_closed() => return Err(OpenError::Closed),
-            opened = timeout(within, opening) => opened,
-        };
-        match opened {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(DialError::Closed)) => Err(OpenError::Closed),
-            Ok(Err(DialError::Timeout(timeout))) => Err(OpenError::Timeout { to, timeout }),
-            Ok(Err(error)) => Err(OpenError::Io { to, source: error.into_io() }),
-            Err(_) => Err(OpenError::Timeout { to, timeout: within }),
-        }
-    }
-
-    /// The connection to this peer, which is dialled if it is not there.
-    async fn connection(
-        self: &Arc<Self>,
-        addr: SocketAddr,
-        name: Option<&str>,
-    ) -> Result<Arc<Conn>, DialError> {
-        let conn = lock(&self.pool).get(addr).cloned();
-        let conn = match conn {
-            Some(conn) if !self.is_outdated(&conn) => conn,
-            conn => match self.dialled(addr, name).await {
-                Ok(dialled) => dialled,
-                // One of before a reload works as long as it is there.
-                Err(error) => conn.filter(|conn| !self.is_unanswered(conn)).ok_or(error)?,
-            },
-        };
-        match conn.is(name) {
-            true => Ok(conn),
-            false => {
-                self.counters.names_refused.add_one();
-                Err(wrong_name(&conn, name))
-            }
-        }
-    }
-
-    async fn dialled(
-        self: &Arc<Self>,
-        addr: SocketAddr,
-        name: Option<&str>,
-    ) -> Result<Arc<Conn>, DialError> {
-        let mut dialling = self.dial(addr, name);
-        let done = dialling.wait_for(Option::is_some).await;
-        let dialled = done.ok().and_then(|done| done.clone());
-        // Without an outcome the runtime is going down.
-        let dialled = dialled.unwrap_or(Err(DialError::Closed))?;
-        // A peer that dialled at the same moment may have settled on its own.
-        Ok(lock(&self.pool).get(addr).cloned().unwrap_or(dialled))
-    }
-
-    // ---- connections ----------------------------------------------------------------------------
-
     /// Takes a new connection in and serves it.
     pub(crate) fn admit(self: &Arc<Self>, conn: &Arc<Conn>) -> Result<(), CloseCode> {
-        let admitted = lock(&self.pool).admit(conn)?;
+        let mut pool = lock(&self.pool);
+        let admitted = pool.admit(conn)?;
+        // Before others find the connection: what waits goes first.
+        if let Some((conn, waiting)) = admitted.waiting {
+            for packet in waiting {
+                self.send_by(&conn, packet);
+            }
+        }
+        drop(pool);
         if let Some(evicted) = admitted.evicted {
             self.counters.connections_evicted.add_one();
             evicted.quinn.close(CloseCode::Evicted.code(), CloseCode::Evicted.reason().as_bytes());
@@ -459,13 +296,11 @@ impl Shared {
             self.counters.connections_replaced.add_one();
             tokio::spawn(retire(Arc::downgrade(self), replaced));
         }
-        self.counters.packets_dropped_waiting.add(admitted.late);
-        if let Some((conn, waiting)) = admitted.waiting {
-            for packet in waiting {
-                self.send_by(&conn, packet);
-            }
-        }
+        self.counters.packets_dropped_waiting.add(admitted.unsent);
         tokio::spawn(Arc::clone(conn).run(Arc::clone(self)));
+        if conn.generation < self.certificates.load().generation {
+            tokio::spawn(retire_late(Arc::downgrade(self), Arc::clone(conn)));
+        }
         Ok(())
     }
 
@@ -515,69 +350,14 @@ impl Shared {
     }
 
     fn reload(self: &Arc<Self>, tls: TlsConfig) -> Result<(), TlsError> {
+        // Two reloads at once would mix the certificates of one with the CAs of the other.
+        let _one_at_a_time = lock(&self.reloading);
         let generation = self.certificates.load().generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));
         self.certificates.store(Arc::new(certificates));
         tokio::spawn(retire_before(Arc::downgrade(self), generation));
         Ok(())
-    }
-
-    // ---- the end --------------------------------------------------------------------------------
-
-    pub(crate) async fn until_closed(&self) {
-        // An error would mean that the sender is gone, and it lives as long as `self`.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
-    }
-
-    /// Nothing more is taken from the caller or given to it.
-    fn stop(&self) {
-        self.closed.send_replace(true);
-        self.packets.close();
-    }
-
-    /// Waits until what was handed over has left, within limits.
-    async fn flush(&self) {
-        let deadline = Instant::now() + FLUSH;
-        loop {
-            let conns: Vec<_> = lock(&self.pool).all().map(|(conn, _)| Arc::clone(conn)).collect();
-            let packets = conns
-                .iter()
-                .any(|conn| conn.queued_bytes() > 0 && conn.quinn.close_reason().is_none());
-            if !packets && Arc::strong_count(&self.lingering) == 1 {
-                break;
-            }
-            if timeout_at(deadline, sleep(FLUSH_PAUSE)).await.is_err() {
-                break;
-            }
-        }
-    }
-
-    fn conns(&self) -> Vec<Arc<Conn>> {
-        lock(&self.pool).all().map(|(conn, _)| Arc::clone(conn)).collect()
-    }
-
-    fn end(&self) {
-        self.endpoint.close(CloseCode::Closed.code(), CloseCode::Closed.reason().as_bytes());
-    }
-}
-
-/// Waits until the peers of these connections, which are closed, have been told so: one more datagram
-/// has been sent than before.
-async fn told(conns: Vec<(u64, Arc<Conn>)>) {
-    for (before, conn) in conns {
-        while matches!(conn.quinn.close_reason(), None | Some(ConnectionError::LocallyClosed))
-            && conn.quinn.stats().udp_tx.datagrams <= before
-        {
-            sleep(FLUSH_PAUSE).await;
-        }
-    }
-}
-
-fn wrong_name(conn: &Conn, wanted: Option<&str>) -> DialError {
-    DialError::WrongName {
-        found: conn.name.as_deref().unwrap_or_default().to_owned(),
-        wanted: wanted.unwrap_or_default().to_owned(),
     }
 }
 

@@ -2,16 +2,17 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use memberlist_transport::Transport;
-use memberlist_transport_quic::QuicTransport;
+use memberlist_transport_quic::{QuicConfig, QuicTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::relay::Relay;
 use crate::common::{
-    PATIENCE, bind, bind_with, ca, exchange, exchange_at, recv, to, until, within,
+    PATIENCE, bind, bind_with, ca, config, exchange, exchange_at, recv, to, until, within,
 };
 
 fn in_use(transport: &QuicTransport) -> usize {
@@ -155,6 +156,40 @@ fn futures_ready<R>(future: impl Future<Output = R>) -> R {
     }
 }
 
+/// Two threads send while a dial ends: each packet has a fate that is counted, and no second dial
+/// begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_in_the_moment_of_a_connection_are_not_stranded() {
+    let ca = ca();
+    let tls = ca.tls("node").unwrap();
+    let node = Arc::new(bind_with(tls.clone(), |config| config.max_packets_waiting = 1_000_000));
+    let (mut calls, rounds) = (0, 30);
+    for made in 0..rounds {
+        let peer = bind(tls.clone());
+        let sending = [(); 2].map(|()| {
+            let (node, to) = (Arc::clone(&node), to(&peer));
+            tokio::task::spawn_blocking(move || {
+                let (mut sent, mut after) = (0, 0);
+                while after < 20 {
+                    futures_ready(node.send_packet(&to, b"x")).unwrap();
+                    sent += 1;
+                    after += u64::from(node.stats().connections_dialled > made);
+                }
+                sent
+            })
+        });
+        for sent in sending {
+            calls += within("the packets", sent).await.unwrap();
+        }
+        within("what was sent", recv(&peer)).await.unwrap();
+        assert_eq!(node.stats().connections_dialled, made + 1);
+        peer.close().await;
+    }
+    until("all are gone", || node.connections().is_empty()).await;
+    let stats = node.stats();
+    assert_eq!(stats.packets_sent + stats.packets_dropped_waiting, calls);
+}
+
 /// A peer whose address changes on the way, as behind address translation, keeps its connection and
 /// is answered where it is now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,4 +234,132 @@ async fn the_packet_limit_follows_the_path() {
     // What was never promised is refused as ever.
     let over = client.send_packet(&to, &vec![9; 1500]).await;
     assert!(over.is_err());
+    // A close waits for packets on streams as well.
+    let last = vec![9; large.len()];
+    client.send_packet(&to, &last).await.unwrap();
+    client.close().await;
+    let arrived = async { while recv(&server).await.unwrap().0 != last {} };
+    within("the last packet", arrived).await;
+}
+
+#[tokio::test]
+async fn a_packet_right_before_the_close_arrives() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    // There is no connection yet.
+    a.send_packet(&to(&b), b"farewell").await.unwrap();
+    a.close().await;
+    assert_eq!(within("the packet", recv(&b)).await.unwrap().0, b"farewell");
+}
+
+/// Nothing was sent, so nothing is to be answered.
+#[tokio::test]
+async fn a_peer_that_was_not_asked_is_not_taken_for_dead() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    exchange(&a, &b, b"x").await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        // Longer than a peer may leave unanswered what it must answer.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        held.push(a.open_stream(&to(&b), PATIENCE).await.unwrap());
+    }
+    assert_eq!(a.stats().connections_dialled, 1);
+}
+
+/// The one connection that a source may have is replaced after a reload without a gap.
+#[tokio::test]
+async fn a_connection_is_replaced_at_the_limit_of_its_source() {
+    let ca = ca();
+    let hub = bind_with(ca.tls("hub").unwrap(), |config| config.max_connections_per_source = 1);
+    let a = bind(ca.tls("a").unwrap());
+    exchange(&a, &hub, b"before").await;
+    a.reload(ca.tls("a").unwrap()).unwrap();
+    a.send_packet(&to(&hub), b"after").await.unwrap();
+    until("it is replaced", || a.stats().connections_replaced == 1).await;
+    until("the old one is gone", || hub.connections().len() == 1).await;
+    exchange(&a, &hub, b"still").await;
+    assert_eq!((hub.stats().connections_refused_over_limit, a.stats().dials_failed), (0, 0));
+}
+
+/// A round trip that is longer than the pause after which a silent handshake begins anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_path_connects() {
+    let ca = ca();
+    let slow = |name: &str| {
+        bind_with(ca.tls(name).unwrap(), |config| {
+            config.handshake_timeout = Duration::from_secs(20);
+        })
+    };
+    let (client, server) = (slow("a"), slow("b"));
+    let relay = Relay::to(server.advertise_addr()).await;
+    relay.path.delay_ms.store(800, Ordering::Relaxed);
+    client.open_stream(&relay.addr.into(), PATIENCE).await.unwrap();
+}
+
+/// Dropped without a close while a stream is held: the port is free soon.
+#[tokio::test]
+async fn a_dropped_transport_frees_its_port() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    exchange(&a, &b, b"x").await;
+    let held = a.open_stream(&to(&b), PATIENCE).await.unwrap();
+    let addr = a.advertise_addr();
+    drop(a);
+    until("the peer is told", || b.connections().is_empty()).await;
+    until("the port is free", || std::net::UdpSocket::bind(addr).is_ok()).await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn settings_without_bounds_work_or_are_refused() {
+    let tls = ca().tls("node").unwrap();
+    let endless = bind_with(tls.clone(), |config| config.max_connections = usize::MAX);
+    exchange(&endless, &bind(tls.clone()), b"x").await;
+    let refused = |change: fn(&mut QuicConfig)| {
+        let mut config = config(tls.clone());
+        change(&mut config);
+        QuicTransport::bind(config).unwrap_err().to_string()
+    };
+    let error = refused(|config| config.initial_rtt = Duration::MAX);
+    assert!(error.contains("initial_rtt"), "{error}");
+    let error = refused(|config| config.max_inbound_streams_per_connection = u32::MAX);
+    assert!(error.contains("max_inbound_streams_per_connection"), "{error}");
+}
+
+/// What was let pass as small enough is not too large because the connection has just ended.
+#[tokio::test]
+async fn a_promised_size_outlives_the_connection() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    exchange(&a, &b, b"x").await;
+    until("a larger limit", || a.max_packet_bytes(&to(&b)) > 1350).await;
+    b.close().await;
+    let large = a.max_packet_bytes(&to(&b)).max(1351);
+    until("it is gone", || a.connections().is_empty()).await;
+    a.send_packet(&to(&b), &vec![7; large]).await.unwrap();
+}
+
+/// This process was stopped for a while: answers have come, and nobody has looked at them yet.
+#[tokio::test]
+async fn a_pause_of_ones_own_does_not_make_peers_look_dead() {
+    let tls = ca().tls("node").unwrap();
+    let node = bind(tls.clone());
+    let peers = [(); 5].map(|()| bind(tls.clone()));
+    for peer in &peers {
+        exchange(&node, peer, b"x").await;
+    }
+    let pause = Duration::from_millis(400);
+    tokio::time::sleep(pause).await;
+    for peer in &peers {
+        node.send_packet(&to(peer), b"before").await.unwrap();
+    }
+    std::thread::sleep(pause);
+    for peer in &peers {
+        node.send_packet(&to(peer), b"after").await.unwrap();
+    }
+    for peer in &peers {
+        exchange(&node, peer, b"still").await;
+    }
+    assert_eq!(node.stats().connections_dialled, 5);
 }

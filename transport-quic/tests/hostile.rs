@@ -111,6 +111,26 @@ async fn handshakes_that_stall_are_limited_and_end() {
     exchange(&peer, &node, b"undisturbed").await;
 }
 
+/// Outsiders hold all places for handshakes: who comes next gets in all the same.
+#[tokio::test]
+async fn handshakes_that_are_held_give_way() {
+    let ca = ca();
+    let node = bind_with(ca.tls("node").unwrap(), |config| {
+        config.handshake_timeout = PATIENCE * 2;
+        config.retry_above_handshakes = 1000;
+        config.max_handshakes = 4;
+    });
+    let attacker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for first in first_packets(&ca, 4).await {
+        attacker.send_to(&first, node.advertise_addr()).await.unwrap();
+    }
+    let peer = bind(ca.tls("peer").unwrap());
+    until("they are there", || node.stats().udp_datagrams_received >= 4).await;
+    exchange(&peer, &node, b"undisturbed").await;
+    until("one is counted", || node.stats().handshakes_dropped_over_limit == 1).await;
+    assert_eq!(node.stats().handshakes_timed_out, 0);
+}
+
 /// From a number on, who begins a handshake must show that it receives at its address.
 #[tokio::test]
 async fn a_flood_of_first_packets_is_asked_to_come_again() {

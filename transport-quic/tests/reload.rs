@@ -10,7 +10,8 @@ use memberlist_transport::{Destination, Transport};
 use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
+use crate::common::relay::Relay;
+use crate::common::{PATIENCE, bind, bind_with, ca, exchange, recv, to, until, within};
 
 /// A certificate of one CA, where these are trusted.
 fn tls(issuer: &ClusterCa, trusted: &[&ClusterCa]) -> TlsConfig {
@@ -93,6 +94,39 @@ async fn a_ca_that_is_taken_away_takes_its_connections_along() {
     };
     within("it is refused", refused).await;
     assert_eq!(a.stats().packets_received, 1);
+}
+
+/// A peer of a CA that was taken away opens one stream before it ends the other: it is not heard any
+/// more all the same.
+#[tokio::test]
+async fn a_ca_that_is_taken_away_does_not_live_on_by_streams() {
+    let (old, new) = (ca(), ca());
+    let a = Arc::new(bind(tls(&new, &[&old, &new])));
+    let b = bind(tls(&old, &[&old, &new]));
+    tokio::spawn(answer(Arc::clone(&a)));
+    let mut held = b.open_stream(&to(&a), PATIENCE).await.unwrap();
+    held.write_all(b"x").await.unwrap();
+    until("the first stream", || a.stats().streams_accepted == 1).await;
+    a.reload(tls(&new, &[&new])).unwrap();
+    let overlapping = async {
+        while a.stats().streams_dropped_revoked == 0 {
+            let mut next = b.open_stream(&to(&a), PATIENCE).await.unwrap();
+            // It may be refused.
+            let _ = next.write_all(b"x").await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if a.stats().streams_dropped_revoked == 0 {
+                held = next;
+            }
+        }
+    };
+    within("streams are refused", overlapping).await;
+    let heard = a.stats().packets_received;
+    b.send_packet(&to(&a), b"still here").await.unwrap();
+    until("packets are dropped", || a.stats().packets_dropped_revoked == 1).await;
+    assert_eq!(a.stats().packets_received, heard);
+    held.shutdown().await.unwrap();
+    drop(held);
+    until("the connection is gone", || a.connections().is_empty()).await;
 }
 
 /// Peers that do not accept the new certificate are dialled now and then, not at every packet, and hear
@@ -178,4 +212,51 @@ async fn no_stream_is_cut_by_a_reload_on_either_side() {
     for asked in asking {
         within("the last answer", asked).await.unwrap().unwrap();
     }
+}
+
+/// A certificate changes right after a connection was made: both ends take the one that is dialled
+/// then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ends_take_what_is_dialled_after_a_reload() {
+    let ca = ca();
+    for _ in 0..4 {
+        let (a, b) = (bind(tls(&ca, &[&ca])), bind(tls(&ca, &[&ca])));
+        exchange(&b, &a, b"before").await;
+        // Longer than the moment in which two dials count as one.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        a.reload(tls(&ca, &[&ca])).unwrap();
+        let agreed = |dialled: &[bool; 2]| {
+            let used = |node: &QuicTransport| {
+                node.connections().iter().filter(|of| of.in_use).map(|of| of.dialled).collect()
+            };
+            let used: [Vec<bool>; 2] = [used(&a), used(&b)];
+            used == dialled.map(|dialled| vec![dialled])
+        };
+        a.send_packet(&to(&b), b"after").await.unwrap();
+        until("a's dial is taken", || agreed(&[true, false])).await;
+        until("the old one is gone", || [&a, &b].iter().all(|of| of.connections().len() == 1))
+            .await;
+        assert!(agreed(&[true, false]));
+    }
+}
+
+/// A handshake that began with a CA that is taken away, and ends when the others are closed already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_of_before_the_reload_brings_no_lasting_connection() {
+    let (old, new) = (ca(), ca());
+    let slow = |tls| bind_with(tls, |config| config.handshake_timeout = PATIENCE * 2);
+    let a = slow(tls(&new, &[&old, &new]));
+    let b = slow(tls(&old, &[&old, &new]));
+    let relay = Relay::to(a.advertise_addr()).await;
+    relay.path.delay_ms.store(300, Ordering::Relaxed);
+    b.send_packet(&relay.addr.into(), b"x").await.unwrap();
+    until("the answer is on its way", || a.stats().udp_datagrams_sent > 0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    relay.path.loss.store(100, Ordering::Relaxed);
+    a.reload(tls(&new, &[&new])).unwrap();
+    // All of before the reload is closed by then.
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    relay.path.loss.store(0, Ordering::Relaxed);
+    until("the handshake ends", || a.stats().connections_accepted == 1).await;
+    until("the connection is gone", || a.connections().is_empty()).await;
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use memberlist_transport::Transport;
+use memberlist_transport::{Destination, Transport};
 use memberlist_transport_quic::{QuicTransport, TlsConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
@@ -123,5 +123,68 @@ fn a_killed_dialler_takes_over() {
         until("the old one is gone", || a.connections().len() == 1).await;
         a.close().await;
         b.close().await;
+    });
+}
+
+/// Who was dialled a moment ago, is killed and comes back with another key takes over by its dial, at
+/// both ends: what each sends arrives at once, and nobody dials again.
+#[test]
+fn a_peer_that_was_just_dialled_takes_over_when_it_comes_back() {
+    let ca = ca();
+    // Each time the lot falls differently.
+    for _ in 0..4 {
+        let (living, dying) = (runtime(), runtime());
+        let a = living.block_on(async { bind(ca.tls("a").unwrap()) });
+        let b = dying.block_on(async { bind(ca.tls("b").unwrap()) });
+        met(&living, &a, &dying, &b);
+        let addr = b.advertise_addr();
+        dying.shutdown_timeout(Duration::from_secs(5));
+        drop(b);
+        living.block_on(async {
+            // Longer than the moment in which two dials count as one.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let b = bind_with(ca.tls("b").unwrap(), |config| config.bind_addr = addr);
+            exchange(&b, &a, b"back").await;
+            a.send_packet(&to(&b), b"welcome").await.unwrap();
+            within("the answer", recv(&b)).await.unwrap();
+            until("the old one is gone", || a.connections().len() == 1).await;
+            let dialled = [&a, &b].map(|node| node.stats().connections_dialled);
+            assert_eq!(dialled, [1, 1]);
+            a.close().await;
+            b.close().await;
+        });
+    }
+}
+
+/// Another member, whose name is bound, comes to the address of one that was killed, and is found by
+/// who sends to it.
+#[test]
+fn a_new_member_at_the_address_of_a_killed_one_is_found() {
+    let ca = ca();
+    let bound = |name: &str| ca.tls(name).unwrap().bind_names(true).unwrap();
+    let (living, dying) = (runtime(), runtime());
+    let a = living.block_on(async { bind(bound("a")) });
+    let b = dying.block_on(async { bind(bound("b")) });
+    met(&living, &a, &dying, &b);
+    let addr = b.advertise_addr();
+    dying.shutdown_timeout(Duration::from_secs(5));
+    drop(b);
+    living.block_on(async {
+        let c = bind_with(bound("c"), |config| config.bind_addr = addr);
+        let to_c = Destination { name: Some("c".into()), ..to(&c) };
+        let began = Instant::now();
+        let sending = async {
+            loop {
+                let _ = a.send_packet(&to_c, b"are you c?").await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            received = within("the packet", recv(&c)) => drop(received.unwrap()),
+            () = sending => unreachable!(),
+        }
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert_eq!(a.stats().connections_dialled, 2);
+        a.close().await;
     });
 }

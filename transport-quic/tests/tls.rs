@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::common::{PATIENCE, bind, ca, exchange, to, until, within};
+use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
 
 fn roots(ca: &ClusterCa) -> RootCertStore {
     let mut roots = RootCertStore::empty();
@@ -193,6 +193,19 @@ async fn a_bound_name_is_known_on_both_sides_and_asked_for() {
     c.send_packet(&named(&a, "whoever"), b"x").await.unwrap();
 }
 
+/// The first packets to an address go before it is known who is there.
+#[tokio::test]
+async fn what_waits_for_one_member_is_not_given_to_another() {
+    let ca = ca();
+    let bound = |name: &str| bind(ca.tls(name).unwrap().bind_names(true).unwrap());
+    let (a, b) = (bound("a"), bound("b"));
+    a.send_packet(&named(&b, "c"), b"for c only").await.unwrap();
+    a.send_packet(&named(&b, "b"), b"for b").await.unwrap();
+    let (heard, _) = within("what is b's", recv(&b)).await.unwrap();
+    assert_eq!(heard, b"for b");
+    assert_eq!((a.stats().packets_dropped_waiting, a.stats().packets_sent), (1, 1));
+}
+
 #[tokio::test]
 async fn a_certificate_without_a_name_does_not_do_where_names_are_bound() {
     let ca = ca();
@@ -210,7 +223,7 @@ async fn a_certificate_without_a_name_does_not_do_where_names_are_bound() {
 
 #[test]
 fn files_that_cannot_be_used_are_named() {
-    let ca = ca();
+    let (ca, other_ca) = (ca(), ca());
     let node = ca.issue("node").unwrap();
     let (cert, key, root) =
         (node.cert_pem.as_bytes(), node.key_pem.as_bytes(), ca.cert_pem().as_bytes());
@@ -235,6 +248,19 @@ fn files_that_cannot_be_used_are_named() {
     let error = ClusterCa::from_pem(ca.cert_pem(), &node.key_pem).unwrap_err();
     assert!(matches!(error, TlsError::Certificate(_)), "{error}");
     ClusterCa::from_pem(ca.cert_pem(), ca.key_pem()).unwrap();
+
+    // A CA that would be passed over in silence.
+    for bundle in [
+        format!("{}{}", other_ca.cert_pem().trim_end(), ca.cert_pem()),
+        format!("{}  {}", other_ca.cert_pem(), ca.cert_pem()),
+        format!("\u{feff}{}{}", ca.cert_pem(), other_ca.cert_pem()),
+    ] {
+        let error = TlsConfig::from_pem(cert, key, bundle.as_bytes()).unwrap_err();
+        assert!(matches!(error, TlsError::Unread { begun: 2, read: 1, .. }), "{error}");
+    }
+    let encrypted = node.key_pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let error = TlsConfig::from_pem(cert, encrypted.as_bytes(), root).unwrap_err();
+    assert!(matches!(error, TlsError::EncryptedKey { .. }), "{error}");
 
     let error = TlsConfig::from_pem_files("/nowhere/a.pem", "b", "c").unwrap_err();
     assert!(error.to_string().contains("/nowhere/a.pem"), "{error}");

@@ -26,6 +26,9 @@ pub(crate) use verify::name_of;
 /// what runs inside the connection changes so that old nodes would not understand it.
 pub(crate) const ALPN: &[u8] = b"memberlist/1";
 
+/// How each certificate begins in PEM.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// The server name in a handshake that names nobody; it can be read by whoever looks on.
 const NO_SERVER_NAME: &str = "memberlist.invalid";
 
@@ -54,6 +57,27 @@ pub enum TlsError {
     Missing {
         /// `"certificate"` or `"private key"`.
         kind: &'static str,
+        /// As in [`NotPem`](Self::NotPem).
+        what: String,
+    },
+    /// Some of the certificates in a PEM text could not be seen: what begins in the middle of a line, as
+    /// after a file that does not end its last line, is skipped.
+    #[error(
+        "of {begun} certificates in {what} only {read} can be read: each must begin at the start of a \
+         line"
+    )]
+    Unread {
+        /// As in [`NotPem`](Self::NotPem).
+        what: String,
+        /// How many begin.
+        begun: usize,
+        /// How many are found.
+        read: usize,
+    },
+    /// The private key is encrypted, which is not supported: give it in the clear, readable by nobody
+    /// else.
+    #[error("the private key in {what} is encrypted; it must be given without a passphrase")]
+    EncryptedKey {
         /// As in [`NotPem`](Self::NotPem).
         what: String,
     },
@@ -141,6 +165,9 @@ impl TlsConfig {
     ) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
         let not_pem = |source| match source {
+            pem::Error::NoItemsFound if contains(key.1, b"-----BEGIN ENCRYPTED PRIVATE KEY") => {
+                TlsError::EncryptedKey { what: key.0.to_owned() }
+            }
             pem::Error::NoItemsFound => {
                 TlsError::Missing { kind: "private key", what: key.0.to_owned() }
             }
@@ -265,7 +292,7 @@ impl TlsConfig {
     }
 
     /// A key that this node has again after a restart, as long as its private key stays the same;
-    /// another one at each address, since one private key may serve several nodes.
+    /// another one at each advertised address, since one private key may serve several nodes.
     pub(crate) fn lasting_key(&self, addr: std::net::SocketAddr) -> Option<hmac::Key> {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.secret?);
         let tag = hmac::sign(&secret, addr.to_string().as_bytes());
@@ -294,12 +321,18 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 fn certificates((what, text): (&str, &[u8])) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let found = found.map_err(|source| TlsError::NotPem { what: what.to_owned(), source })?;
-    match found.is_empty() {
-        true => Err(TlsError::Missing { kind: "certificate", what: what.to_owned() }),
-        false => Ok(found),
+    let begun = text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
+    match found.len() {
+        read if read < begun => Err(TlsError::Unread { what: what.to_owned(), begun, read }),
+        0 => Err(TlsError::Missing { kind: "certificate", what: what.to_owned() }),
+        _ => Ok(found),
     }
 }
 

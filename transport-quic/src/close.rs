@@ -1,0 +1,88 @@
+//! The end of a transport: what was handed over leaves, the peers are told, the port is free.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::ConnectionError;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::connection::Conn;
+use crate::error::CloseCode;
+use crate::pool::lock;
+use crate::socket::Socket;
+use crate::transport::Shared;
+
+/// How long `close` waits for packets and streams to leave, and then for the peers to be told.
+const FLUSH: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(300);
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
+
+impl Shared {
+    pub(crate) async fn until_closed(&self) {
+        // An error would mean that the sender is gone, and it lives as long as `self`.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Nothing more is taken from the caller or given to it.
+    pub(crate) fn stop(&self) {
+        self.closed.send_replace(true);
+        self.packets.close();
+    }
+
+    /// Waits until what was handed over has left, within limits.
+    pub(crate) async fn flush(&self) {
+        let deadline = Instant::now() + FLUSH;
+        loop {
+            // In this order, as what waits is handed to a connection.
+            let waiting = lock(&self.pool).has_waiting();
+            let packets = waiting || self.conns().iter().any(|conn| conn.has_packets());
+            if !packets && Arc::strong_count(&self.lingering) == 1 {
+                break;
+            }
+            if timeout_at(deadline, sleep(FLUSH_PAUSE)).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Ends all connections, tells the peers, and frees the port, even if the runtime ends meanwhile.
+    pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
+        let closes = ClosesSocket(Arc::clone(&self.socket));
+        let sent = |conn: Arc<Conn>| (conn.quinn.stats().udp_tx.datagrams, conn);
+        let conns: Vec<_> = self.conns().into_iter().map(sent).collect();
+        self.end();
+        // Who has not been told by then finds out by the idle timeout.
+        async move {
+            let _ = timeout(FAREWELL, told(conns)).await;
+            drop(closes);
+        }
+    }
+
+    fn conns(&self) -> Vec<Arc<Conn>> {
+        lock(&self.pool).all().map(|(conn, _)| Arc::clone(conn)).collect()
+    }
+
+    fn end(&self) {
+        self.endpoint.close(CloseCode::Closed.code(), CloseCode::Closed.reason().as_bytes());
+    }
+}
+
+struct ClosesSocket(Arc<Socket>);
+
+impl Drop for ClosesSocket {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Waits until the peers of these connections, which are closed, have been told so: one more datagram
+/// has been sent than before.
+async fn told(conns: Vec<(u64, Arc<Conn>)>) {
+    for (before, conn) in conns {
+        while matches!(conn.quinn.close_reason(), None | Some(ConnectionError::LocallyClosed))
+            && conn.quinn.stats().udp_tx.datagrams <= before
+        {
+            sleep(FLUSH_PAUSE).await;
+        }
+    }
+}
