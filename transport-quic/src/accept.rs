@@ -125,6 +125,7 @@ mod tests {
         drop(first);
         assert!(take(a).is_some());
         drop((second, third));
-        assert_eq!((lock(&handshakes).all, lock(&handshakes).of.len()), (0, 0));
+        let left = lock(&handshakes);
+        assert_eq!((left.all, left.of.len()), (0, 0));
     }
 }
