@@ -69,14 +69,14 @@ pub fn report(all: &[Results]) -> Report {
     report
 }
 
-/// The paper's shares and order, for the settings that it published them for.
-fn false_positive_gates(results: &Results) -> Vec<Gate> {
+/// What the paper claims, with room for another implementation; and its formulas at alpha 5.
+fn gates(results: &Results) -> Vec<Gate> {
     let swim = sums(results, Variant::Swim, None).all;
     let of_swim = |variant| percent(sums(results, variant, None).all, swim).unwrap_or(f64::NAN);
     let [lifeguard, suspicion, probe, buddy] =
         [Variant::Lifeguard, Variant::LhaSuspicion, Variant::LhaProbe, Variant::Buddy].map(of_swim);
     let named = |what: &str| titled(what, results.tuning);
-    vec![
+    let mut gates = vec![
         Gate::within(&named("Lifeguard's FP, % of SWIM's"), lifeguard, 0.0, 5.0),
         Gate::within(&named("LHA-Suspicion's FP, % of SWIM's"), suspicion, 0.0, 10.0),
         Gate::within(
@@ -86,20 +86,13 @@ fn false_positive_gates(results: &Results) -> Vec<Gate> {
             50.0,
         ),
         Gate::within(&named("LHA-Probe's FP, % of Buddy's"), 100.0 * probe / buddy, 0.0, 100.0),
-    ]
-}
-
-/// What the paper claims, with room for another implementation; and its formulas at alpha 5.
-fn gates(results: &Results) -> Vec<Gate> {
-    let named = |what: &str| titled(what, results.tuning);
-    let published = results.tuning == Tuning::PAPER;
-    let mut gates = if published { false_positive_gates(results) } else { Vec::new() };
+    ];
     for row in &results.detection {
         let (variant, c) = (row.variant.name(), row.concurrent);
         let what = named(&format!("{variant}, C = {c}, crashed members not found by all"));
         gates.push(Gate::within(&what, row.undetected as f64, 0.0, 0.0));
     }
-    if published {
+    if results.tuning == Tuning::PAPER {
         let alone = results.detection.iter().filter(|row| row.concurrent == 1);
         for row in alone {
             let median = row.full.map_or(f64::NAN, |summary| summary.median);
