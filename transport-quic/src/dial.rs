@@ -13,8 +13,9 @@ use crate::error::{DialError, in_words};
 use crate::pool::{Dialling, Pool, lock};
 use crate::transport::Shared;
 
-/// A handshake without any answer begins anew after this time, and after twice as long each time: QUIC sends its first packet again at
-/// ever longer intervals, and who comes up late would be found late.
+/// A handshake without any answer begins anew after this time, and after twice as long each time:
+/// QUIC sends its first packet again at ever longer intervals, and who comes up late would be found
+/// late.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How long answers that have come may take to be looked at.

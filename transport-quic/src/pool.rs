@@ -3,8 +3,9 @@
 //! Two nodes that dial each other at the same moment have two connections. Both ends draw the same
 //! lot for each, from the secrets of its handshake, and keep the one with the lower lot. Which moment
 //! is the same both ends see alike, as it is counted from the end of one handshake to the begin of the
-//! other. At any other time the newer connection takes over: its dialler had a reason, such as a restart or a new
-//! certificate. What was replaced still receives, and is closed a little later; see [`crate::retire`].
+//! other. At any other time the newer connection takes over: its dialler had a reason, such as a
+//! restart or a new certificate. What was replaced still receives, and is closed a little later; see
+//! [`crate::retire`].
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -308,11 +309,15 @@ impl Pool {
             }
         }
         if !conn.dialled {
-            if let Some(count) = self.accepted_of.get_mut(&addr.ip()) {
-                *count -= 1;
-                if *count == 0 {
-                    self.accepted_of.remove(&addr.ip());
-                }
+            self.uncount_accepted(addr.ip());
+        }
+    }
+
+    fn uncount_accepted(&mut self, source: IpAddr) {
+        if let Some(count) = self.accepted_of.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.accepted_of.remove(&source);
             }
         }
     }
@@ -325,10 +330,7 @@ impl Pool {
             return false;
         }
         if !conn.dialled {
-            if let Some(count) = self.accepted_of.get_mut(&before.ip()) {
-                *count -= 1;
-            }
-            self.accepted_of.retain(|_, count| *count > 0);
+            self.uncount_accepted(before.ip());
             *self.accepted_of.entry(addr.ip()).or_default() += 1;
         }
         let mut used = None;

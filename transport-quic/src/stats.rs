@@ -21,7 +21,7 @@ memberlist_transport::counters! {
         /// Packets not sent for being over the limit.
         packets_dropped_too_large,
         /// Packets dropped while they waited for a connection: too many, none came, or, with names
-        /// bound, it is somebody else's.
+        /// bound, it is somebody else's; and those handed to a connection that ended that moment.
         packets_dropped_waiting,
         /// Packets dropped because the connection's send buffer was full: the path takes less.
         packets_dropped_busy,
