@@ -111,6 +111,14 @@ async fn expired_certificates_are_refused() {
     assert!(text.contains("expired"), "{text}");
 }
 
+#[test]
+fn a_certificate_may_be_valid_for_ever() {
+    let ca = ca();
+    let certificate = ca.issue_for("node", Duration::MAX).unwrap();
+    let (cert, key) = (certificate.cert_pem.as_bytes(), certificate.key_pem.as_bytes());
+    TlsConfig::from_pem(cert, key, ca.cert_pem().as_bytes()).unwrap();
+}
+
 #[tokio::test]
 async fn nobody_comes_in_without_a_certificate_or_as_another_service() {
     let ca = ca();
