@@ -9,6 +9,8 @@ use crate::{BindError, TlsConfig};
 
 /// QUIC holds some memory for each stream that a peer may open, opened or not.
 const MOST_STREAMS: u32 = 4096;
+/// QUIC counts it in milliseconds, and takes none for no limit.
+const LEAST_IDLE_TIMEOUT: Duration = Duration::from_millis(1);
 /// No path takes longer, and handshakes would never send anything again.
 const LONGEST_INITIAL_RTT: Duration = Duration::from_secs(10);
 
@@ -173,9 +175,12 @@ impl QuicConfig {
             let got = format!("{:?}", self.initial_rtt);
             return Err(BindError::Setting { name: "initial_rtt", got, allowed: "10 s at most" });
         }
+        if self.idle_timeout < LEAST_IDLE_TIMEOUT {
+            let got = format!("{:?}", self.idle_timeout);
+            return Err(BindError::Setting { name: "idle_timeout", got, allowed: "1 ms or more" });
+        }
         for (name, timeout) in [
             ("handshake_timeout", Some(self.handshake_timeout)),
-            ("idle_timeout", Some(self.idle_timeout)),
             ("unanswered_timeout", Some(self.unanswered_timeout)),
             ("initial_rtt", Some(self.initial_rtt)),
             ("read_timeout", Some(self.read_timeout)),

@@ -314,7 +314,23 @@ async fn a_dropped_transport_frees_its_port() {
 #[tokio::test]
 async fn settings_without_bounds_work_or_are_refused() {
     let tls = ca().tls("node").unwrap();
-    let endless = bind_with(tls.clone(), |config| config.max_connections = usize::MAX);
+    let endless = bind_with(tls.clone(), |config| {
+        config.max_connections = usize::MAX;
+        config.max_connections_per_source = usize::MAX;
+        config.max_handshakes = usize::MAX;
+        config.max_handshakes_per_source = usize::MAX;
+        config.max_inbound_streams = usize::MAX;
+        config.max_packets_waiting = usize::MAX;
+        config.max_packets_received = usize::MAX;
+        config.udp_recv_buffer_bytes = usize::MAX;
+        config.udp_send_buffer_bytes = usize::MAX;
+        config.handshake_timeout = Duration::MAX;
+        config.idle_timeout = Duration::MAX;
+        config.unanswered_timeout = Duration::MAX;
+        config.read_timeout = Duration::MAX;
+        config.write_timeout = Duration::MAX;
+        config.stream_timeout = Some(Duration::MAX);
+    });
     exchange(&endless, &bind(tls.clone()), b"x").await;
     let refused = |change: fn(&mut QuicConfig)| {
         let mut config = config(tls.clone());
@@ -323,6 +339,9 @@ async fn settings_without_bounds_work_or_are_refused() {
     };
     let error = refused(|config| config.initial_rtt = Duration::MAX);
     assert!(error.contains("initial_rtt"), "{error}");
+    // Of less than a millisecond QUIC makes none at all.
+    let error = refused(|config| config.idle_timeout = Duration::from_micros(999));
+    assert!(error.contains("idle_timeout"), "{error}");
     let error = refused(|config| config.max_inbound_streams_per_connection = u32::MAX);
     assert!(error.contains("max_inbound_streams_per_connection"), "{error}");
 }
