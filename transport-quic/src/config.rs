@@ -113,6 +113,8 @@ pub struct QuicConfig {
     pub read_timeout: Duration,
 
     /// How long a write may wait for room, on any stream; as `read_timeout` otherwise. Default 60 s.
+    /// So long may what was written take to arrive when its stream is dropped, too: the connection
+    /// gives way to no other before that.
     pub write_timeout: Duration,
 
     /// How long a stream that a peer opened may last in all. `None` sets no limit. Default 5 minutes.

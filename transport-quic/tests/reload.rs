@@ -11,7 +11,9 @@ use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::relay::Relay;
-use crate::common::{PATIENCE, bind, bind_with, ca, exchange, recv, to, until, within};
+use crate::common::{
+    PATIENCE, bind, bind_with, ca, exchange, exchange_at, recv, to, until, within,
+};
 
 /// A certificate of one CA, where these are trusted.
 fn tls(issuer: &ClusterCa, trusted: &[&ClusterCa]) -> TlsConfig {
@@ -259,4 +261,30 @@ async fn a_handshake_of_before_the_reload_brings_no_lasting_connection() {
     relay.path.loss.store(0, Ordering::Relaxed);
     until("the handshake ends", || a.stats().connections_accepted == 1).await;
     until("the connection is gone", || a.connections().is_empty()).await;
+}
+
+/// What was written to the end and let go arrives, on a path that takes long for it, though its
+/// connection has given way.
+#[tokio::test]
+async fn the_end_of_a_stream_is_not_cut_by_a_reload() {
+    const BYTES: usize = 1 << 19;
+    let tls = ca().tls("node").unwrap();
+    let (a, b) = (bind(tls.clone()), bind(tls.clone()));
+    let relay = Relay::to(b.advertise_addr()).await;
+    relay.path.delay_ms.store(200, Ordering::Relaxed);
+    let mut near = a.open_stream(&relay.addr.into(), PATIENCE).await.unwrap();
+    near.write_all(&[0]).await.unwrap();
+    let (mut far, _) = within("the stream", b.accept_stream()).await.unwrap();
+    a.reload(tls).unwrap();
+    exchange_at(&a, &b, relay.addr, b"by the next connection").await;
+    until("the first gives way", || a.stats().connections_replaced == 1).await;
+
+    near.write_all(&[7; BYTES]).await.unwrap();
+    near.shutdown().await.unwrap();
+    drop(near);
+    let mut arrived = Vec::new();
+    within("the end", far.read_to_end(&mut arrived)).await.unwrap();
+    assert_eq!(arrived.len(), 1 + BYTES);
+    drop(far);
+    until("the first is closed", || a.connections().len() == 1).await;
 }
