@@ -52,7 +52,7 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 /// - **Close** gives what was handed over half a second to leave, and tells the peers. A transport that
 ///   is dropped tells them too, and frees its port, within 300 ms.
 ///
-/// Its methods must be called within the tokio runtime it was bound in.
+/// Its asynchronous methods must be called within the tokio runtime it was bound in.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<(QuicStream, Source)>>,
@@ -121,6 +121,8 @@ impl QuicTransport {
     /// # Errors
     /// [`TlsError`] if they cannot be used; nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
+        // Not asynchronous, so who calls it may be outside, as a thread that watches files.
+        let _within = self.runtime.enter();
         self.shared.reload(tls)
     }
 

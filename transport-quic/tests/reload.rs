@@ -288,3 +288,15 @@ async fn the_end_of_a_stream_is_not_cut_by_a_reload() {
     drop(far);
     until("the first is closed", || a.connections().len() == 1).await;
 }
+
+/// Files are watched by a thread of their own, say.
+#[tokio::test]
+async fn a_thread_outside_the_runtime_may_reload() {
+    let tls = ca().tls("node").unwrap();
+    let (a, b) = (bind(tls.clone()), bind(tls.clone()));
+    exchange(&a, &b, b"before").await;
+    std::thread::scope(|scope| scope.spawn(|| a.reload(tls)).join()).unwrap().unwrap();
+    // Nothing is sent by it.
+    until("the connection of before is closed", || a.connections().is_empty()).await;
+    exchange(&a, &b, b"after").await;
+}
