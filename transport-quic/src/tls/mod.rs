@@ -5,6 +5,7 @@ mod dev;
 mod verify;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use ring::hmac;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::quic::{ClientConnection, ServerConnection, Version};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -99,6 +101,9 @@ pub enum TlsError {
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
+    /// The configurations given cannot begin a handshake of QUIC: they lack TLS 1.3.
+    #[error("not for QUIC: {0}")]
+    OldTls(#[source] rustls::Error),
     /// A certificate could not be made.
     #[cfg(feature = "dev-certs")]
     #[error("could not make a certificate: {0}")]
@@ -220,7 +225,8 @@ impl TlsConfig {
     /// of a join), its IP address. A peer that dials is what the server's verifier says.
     ///
     /// # Errors
-    /// [`TlsError::NotForQuic`] if they lack TLS 1.3 or its cipher suite with AES-128-GCM.
+    /// [`TlsError::OldTls`] if they lack TLS 1.3, [`TlsError::NotForQuic`] if they lack its cipher suite
+    /// with AES-128-GCM.
     pub fn from_rustls(server: ServerConfig, client: ClientConfig) -> Result<Self, TlsError> {
         let (mut server, mut client) = (server, client);
         server.alpn_protocols = vec![ALPN.to_vec()];
@@ -241,7 +247,17 @@ impl TlsConfig {
         // What cannot work is told now.
         tls.quic_server()?;
         tls.quic_client()?;
+        tls.begin()?;
         Ok(tls)
+    }
+
+    /// Begins a handshake in either direction, for what QUIC takes for granted when it does.
+    fn begin(&self) -> Result<(), TlsError> {
+        let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        ServerConnection::new(server, Version::V1, Vec::new()).map_err(TlsError::OldTls)?;
+        ClientConnection::new(client, Version::V1, nobody, Vec::new()).map_err(TlsError::OldTls)?;
+        Ok(())
     }
 
     /// Whether a certificate speaks for one member only: the one whose name is the first DNS name
@@ -275,7 +291,7 @@ impl TlsConfig {
     }
 
     /// What to call the server in a handshake with this peer.
-    pub(crate) fn server_name(&self, name: Option<&str>, ip: std::net::IpAddr) -> String {
+    pub(crate) fn server_name(&self, name: Option<&str>, ip: IpAddr) -> String {
         match name {
             _ if !self.checks_server_name => NO_SERVER_NAME.to_owned(),
             Some(name) => name.to_owned(),
