@@ -311,6 +311,30 @@ async fn a_dropped_transport_frees_its_port() {
     drop(held);
 }
 
+/// Closed while datagrams come without a pause: the port is free at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_transport_has_freed_its_port() {
+    let tls = ca().tls("node").unwrap();
+    for _ in 0..200 {
+        let node = bind(tls.clone());
+        let addr = node.advertise_addr();
+        let needed = Arc::new(());
+        let flooding = Arc::downgrade(&needed);
+        let flood = std::thread::spawn(move || {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            while flooding.strong_count() > 0 {
+                // Fails when nobody listens any more.
+                let _ = socket.send_to(&[7; 1200], addr);
+            }
+        });
+        until("they come", || node.stats().udp_datagrams_received > 100).await;
+        node.close().await;
+        std::net::UdpSocket::bind(addr).unwrap();
+        drop(needed);
+        flood.join().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn settings_without_bounds_work_or_are_refused() {
     let tls = ca().tls("node").unwrap();
