@@ -103,8 +103,8 @@ pub struct QuicConfig {
     /// more, and the oldest is dropped. Default 64. Too small: bursts are lost at first contact. Too large: old news.
     pub max_packets_waiting: usize,
 
-    /// How many received packets wait to be taken; more are dropped. One connection may fill a
-    /// quarter of it. Default 4096.
+    /// How many received packets wait to be taken, of 2 KiB on average; more are dropped. One connection
+    /// may fill a quarter of it. Default 4096, so 8 MiB.
     pub max_packets_received: usize,
 
     /// How long a read may wait for a byte, on any stream; then it fails with

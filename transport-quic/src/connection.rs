@@ -284,7 +284,8 @@ impl Conn {
 
     async fn receive_datagrams(&self, shared: &Shared) {
         while let Ok(packet) = self.quinn.read_datagram().await {
-            self.receive(shared, packet);
+            // It is a part of all that came at once, and would keep that while it waits.
+            self.receive(shared, Bytes::copy_from_slice(&packet));
         }
     }
 
