@@ -119,7 +119,8 @@ impl QuicTransport {
     /// certificate; then give every node the new CA alone.
     ///
     /// # Errors
-    /// [`TlsError`] if they cannot be used; nothing changes then.
+    /// [`TlsError`] if they cannot be used, or, with names bound, are another node's; nothing changes
+    /// then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
         // Not asynchronous, so who calls it may be outside, as a thread that watches files.
         let _within = self.runtime.enter();
@@ -354,7 +355,14 @@ impl Shared {
     fn reload(self: &Arc<Self>, tls: TlsConfig) -> Result<(), TlsError> {
         // Two reloads at once would mix the certificates of one with the CAs of the other.
         let _one_at_a_time = lock(&self.reloading);
-        let generation = self.certificates.load().generation + 1;
+        let before = self.certificates.load();
+        if let (Some(bound), Some(found)) = (before.tls.bound_name(), tls.bound_name()) {
+            if bound != found {
+                let (bound, found) = (bound.to_string(), found.to_string());
+                return Err(TlsError::OtherName { bound, found });
+            }
+        }
+        let generation = before.generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));
         self.certificates.store(Arc::new(certificates));

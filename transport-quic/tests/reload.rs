@@ -300,3 +300,16 @@ async fn a_thread_outside_the_runtime_may_reload() {
     until("the connection of before is closed", || a.connections().is_empty()).await;
     exchange(&a, &b, b"after").await;
 }
+
+/// Another node's certificate is no certificate for this one, where names are bound.
+#[tokio::test]
+async fn a_bound_name_stays() {
+    let ca = ca();
+    let tls = |name| ca.tls(name).unwrap().bind_names(true).unwrap();
+    let (a, b) = (bind(tls("a")), bind(tls("b")));
+    let error = a.reload(tls("b")).unwrap_err().to_string();
+    assert!(error.contains("\"a\"") && error.contains("\"b\""), "{error}");
+    assert_eq!(exchange(&a, &b, b"x").await.authenticated_name.as_deref(), Some("a"));
+    a.reload(tls("a")).unwrap();
+    assert_eq!(exchange(&a, &b, b"y").await.authenticated_name.as_deref(), Some("a"));
+}

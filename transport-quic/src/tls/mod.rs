@@ -101,6 +101,15 @@ pub enum TlsError {
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
+    /// Names are bound, and the new certificate is for another node: nobody would believe this one any
+    /// more.
+    #[error("the certificate is for {found:?}, and this node is {bound:?}")]
+    OtherName {
+        /// The name in the certificate of before.
+        bound: String,
+        /// The name in the new one.
+        found: String,
+    },
     /// The configurations given cannot begin a handshake of QUIC: they lack TLS 1.3.
     #[error("not for QUIC: {0}")]
     OldTls(#[source] rustls::Error),
