@@ -102,6 +102,8 @@ pub(crate) enum DialError {
     Timeout(std::time::Duration),
     #[error("{0}")]
     Refused(String),
+    #[error("no bind address of this node is {0}")]
+    OtherVersion(&'static str),
     #[error("the certificate at this address is {found}'s, not {wanted}'s")]
     WrongName { found: String, wanted: String },
     #[error("the transport is closed")]
@@ -113,6 +115,7 @@ impl DialError {
         let kind = match &self {
             Self::Timeout(_) => io::ErrorKind::TimedOut,
             Self::Refused(_) => io::ErrorKind::ConnectionRefused,
+            Self::OtherVersion(_) => io::ErrorKind::AddrNotAvailable,
             Self::WrongName { .. } => io::ErrorKind::PermissionDenied,
             Self::Closed => io::ErrorKind::NotConnected,
         };

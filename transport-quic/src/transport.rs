@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use memberlist_transport::ip::Local;
 use memberlist_transport::{
     Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
 };
@@ -56,7 +57,6 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 pub struct QuicTransport {
     shared: Arc<Shared>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<(QuicStream, Source)>>,
-    local_addr: SocketAddr,
     runtime: Handle,
 }
 
@@ -76,6 +76,7 @@ impl QuicTransport {
         let (streams, accepted) = mpsc::channel(max_streams);
         let shared = Arc::new(Shared {
             addr: advertised,
+            local,
             socket,
             endpoint,
             certificates: ArcSwap::from_pointee(certificates),
@@ -96,12 +97,12 @@ impl QuicTransport {
         });
         tokio::spawn(accept_connections(Arc::clone(&shared)));
         let accepted = tokio::sync::Mutex::new(accepted);
-        Ok(Self { shared, accepted, local_addr: local.addr, runtime })
+        Ok(Self { shared, accepted, runtime })
     }
 
     /// The bound address, with its port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.shared.local.addr
     }
 
     /// Changes this node's certificate and the CAs that it trusts, under traffic.
@@ -168,7 +169,7 @@ impl fmt::Debug for QuicTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuicTransport")
             .field("advertise_addr", &self.shared.addr)
-            .field("local_addr", &self.local_addr)
+            .field("local_addr", &self.shared.local.addr)
             .field("closed", &*self.shared.closed.borrow())
             .finish_non_exhaustive()
     }
@@ -264,6 +265,7 @@ impl Transport for QuicTransport {
 pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
     addr: SocketAddr,
+    pub(crate) local: Local,
     pub(crate) socket: Arc<Socket>,
     pub(crate) endpoint: Endpoint,
     pub(crate) certificates: ArcSwap<Certificates>,

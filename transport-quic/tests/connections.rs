@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use memberlist_transport::Transport;
+use memberlist_transport::{OpenError, Transport};
 use memberlist_transport_quic::{QuicConfig, QuicTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -280,6 +280,21 @@ async fn a_connection_is_replaced_at_the_limit_of_its_source() {
     until("the old one is gone", || hub.connections().len() == 1).await;
     exchange(&a, &hub, b"still").await;
     assert_eq!((hub.stats().connections_refused_over_limit, a.stats().dials_failed), (0, 0));
+}
+
+/// What cannot leave is told at once, not by a silence.
+#[tokio::test]
+async fn an_address_of_the_other_version_is_told() {
+    let tls = ca().tls("node").unwrap();
+    let v4 = bind(tls.clone());
+    let v6 = bind_with(tls, |config| config.bind_addr = "[::1]:0".parse().unwrap());
+    for (from, peer, version) in [(&v4, &v6, "IPv6"), (&v6, &v4, "IPv4")] {
+        let error = from.send_packet(&to(peer), b"x").await.unwrap_err().to_string();
+        assert!(error.contains(version), "{error}");
+        let error = from.open_stream(&to(peer), PATIENCE).await.unwrap_err();
+        let OpenError::Io { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::AddrNotAvailable);
+    }
 }
 
 /// A round trip that is longer than the pause after which a silent handshake begins anew.
