@@ -120,8 +120,8 @@ impl QuicTransport {
     /// certificate; then give every node the new CA alone.
     ///
     /// # Errors
-    /// [`TlsError`] if they cannot be used, or, with names bound, are another node's; nothing changes
-    /// then.
+    /// [`TlsError`] if they cannot be used, have expired, or, with names bound, are another node's;
+    /// nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
         // Not asynchronous, so who calls it may be outside, as a thread that watches files.
         let _within = self.runtime.enter();
@@ -364,6 +364,7 @@ impl Shared {
                 return Err(TlsError::OtherName { bound, found });
             }
         }
+        tls.check_expiry()?;
         let generation = before.generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));

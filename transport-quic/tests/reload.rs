@@ -313,3 +313,19 @@ async fn a_bound_name_stays() {
     a.reload(tls("a")).unwrap();
     assert_eq!(exchange(&a, &b, b"y").await.authenticated_name.as_deref(), Some("a"));
 }
+
+/// Files of long ago do not take the place of what works.
+#[tokio::test]
+async fn an_expired_certificate_is_not_taken() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    let old = ca.issue_for("a", Duration::ZERO).unwrap();
+    let (cert, key) = (old.cert_pem.as_bytes(), old.key_pem.as_bytes());
+    let old = TlsConfig::from_pem(cert, key, ca.cert_pem().as_bytes()).unwrap();
+    // The clock of certificates counts in seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let error = a.reload(old).unwrap_err().to_string();
+    assert!(error.contains("expired"), "{error}");
+    exchange(&a, &b, b"x").await;
+    exchange(&b, &a, b"y").await;
+}

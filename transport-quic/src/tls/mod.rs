@@ -101,6 +101,9 @@ pub enum TlsError {
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
+    /// The new certificate has expired, or its chain has: nobody would accept it any more.
+    #[error("the certificate has expired")]
+    Expired,
     /// Names are bound, and the new certificate is for another node: nobody would believe this one any
     /// more.
     #[error("the certificate is for {found:?}, and this node is {bound:?}")]
@@ -143,6 +146,8 @@ pub struct TlsConfig {
     checks_server_name: bool,
     /// What only who holds the key can know.
     secret: Option<[u8; 32]>,
+    /// This node's chain, and what it looks like to peers with the same CAs, if that is known.
+    own: Option<Arc<(Vec<CertificateDer<'static>>, ClusterVerifier)>>,
 }
 
 impl TlsConfig {
@@ -216,15 +221,17 @@ impl TlsConfig {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(TlsError::Certificate)?;
+        let verifier = ClusterVerifier::new(roots, &provider);
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Certificate)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ClusterVerifier::new(roots, &provider)))
-            .with_client_auth_cert(chain, key)
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_client_auth_cert(chain.clone(), key)
             .map_err(TlsError::Certificate)?;
         let tls = Self::from_rustls(server, client)?;
-        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), ..tls })
+        let own = Some(Arc::new((chain, verifier)));
+        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), own, ..tls })
     }
 
     /// From rustls configurations of one's own, for what the others cannot say: revocation lists,
@@ -252,6 +259,7 @@ impl TlsConfig {
             binds_names: false,
             checks_server_name: true,
             secret: None,
+            own: None,
         };
         // What cannot work is told now.
         tls.quic_server()?;
@@ -297,6 +305,14 @@ impl TlsConfig {
 
     pub(crate) fn binds_names(&self) -> bool {
         self.binds_names
+    }
+
+    /// Whether this node's certificate is not over yet, as far as that is known.
+    pub(crate) fn check_expiry(&self) -> Result<(), TlsError> {
+        match self.own.as_deref() {
+            Some((chain, verifier)) if verifier.finds_expired(chain) => Err(TlsError::Expired),
+            _ => Ok(()),
+        }
     }
 
     /// What to call the server in a handshake with this peer.
