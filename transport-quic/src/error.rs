@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use quinn::{ConnectError, ConnectionError, VarInt};
+use quinn::{ConnectError, ConnectionClose, ConnectionError, VarInt};
 
 use crate::TlsError;
 use crate::tls::ALPN;
@@ -102,6 +102,8 @@ pub(crate) enum DialError {
     Timeout(std::time::Duration),
     #[error("{0}")]
     Refused(String),
+    #[error("no bind address of this node is {0}")]
+    OtherVersion(&'static str),
     #[error("the certificate at this address is {found}'s, not {wanted}'s")]
     WrongName { found: String, wanted: String },
     #[error("the transport is closed")]
@@ -113,6 +115,7 @@ impl DialError {
         let kind = match &self {
             Self::Timeout(_) => io::ErrorKind::TimedOut,
             Self::Refused(_) => io::ErrorKind::ConnectionRefused,
+            Self::OtherVersion(_) => io::ErrorKind::AddrNotAvailable,
             Self::WrongName { .. } => io::ErrorKind::PermissionDenied,
             Self::Closed => io::ErrorKind::NotConnected,
         };
@@ -139,7 +142,7 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
         ConnectionError::ConnectionClosed(close) => {
             match alert_in_words(u64::from(close.error_code)) {
                 Some(text) => format!("the peer {text}"),
-                None => format!("the peer ended the connection: {close}"),
+                None => format!("the peer ended the connection: {}", shown(close)),
             }
         }
         ConnectionError::ApplicationClosed(close) => match CloseCode::of(close.error_code) {
@@ -164,6 +167,12 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
         ConnectionError::LocallyClosed => "closed".to_owned(),
         error => error.to_string(),
     }
+}
+
+/// The reason in it may be anybody's: it comes before the peer has shown a certificate.
+fn shown(close: &ConnectionClose) -> String {
+    let shown = |char: char| if char.is_control() { ' ' } else { char };
+    close.to_string().chars().map(shown).collect()
 }
 
 const ALERT_NO_ALPN: u64 = 120;
@@ -217,6 +226,18 @@ mod tests {
             assert_eq!(CloseCode::of(code.code()), Some(code));
         }
         assert_eq!(CloseCode::of(VarInt::from_u32(99)), None);
+    }
+
+    /// Nothing that a peer says makes a line of its own in a log.
+    #[test]
+    fn reasons_stay_in_one_line() {
+        let close = ConnectionClose {
+            error_code: quinn::TransportErrorCode::NO_ERROR,
+            frame_type: None,
+            reason: "bye\nWARN: \x1b[31mall is lost".into(),
+        };
+        let text = in_words(&ConnectionError::ConnectionClosed(close));
+        assert!(text.contains("bye WARN") && !text.chars().any(char::is_control), "{text:?}");
     }
 
     #[test]

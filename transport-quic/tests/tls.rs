@@ -10,7 +10,7 @@ use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig, TlsError};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
 
@@ -109,6 +109,40 @@ async fn expired_certificates_are_refused() {
     assert!(text.contains("expired"), "{text}");
     let text = refusal(&node, &to(&old)).await;
     assert!(text.contains("expired"), "{text}");
+}
+
+/// QUIC would panic at the first handshake.
+#[test]
+fn what_speaks_an_older_tls_alone_is_refused() {
+    let ca = ca();
+    let certificate = ca.issue("node").unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).unwrap();
+    let provider = || Arc::new(rustls::crypto::ring::default_provider());
+    let (old, new) = (&[&rustls::version::TLS12], &[&rustls::version::TLS13]);
+    let server = |versions| {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).unwrap().with_no_client_auth();
+        builder.with_single_cert(chain.clone(), key.clone_key()).unwrap()
+    };
+    let client = |versions| {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).unwrap();
+        builder.with_root_certificates(roots(&ca)).with_no_client_auth()
+    };
+    TlsConfig::from_rustls(server(new), client(new)).unwrap();
+    for (server, client) in [(server(old), client(new)), (server(new), client(old))] {
+        let error = TlsConfig::from_rustls(server, client).unwrap_err();
+        assert!(error.to_string().contains("TLS 1.3"), "{error}");
+    }
+}
+
+#[test]
+fn a_certificate_may_be_valid_for_ever() {
+    let ca = ca();
+    let certificate = ca.issue_for("node", Duration::MAX).unwrap();
+    let (cert, key) = (certificate.cert_pem.as_bytes(), certificate.key_pem.as_bytes());
+    TlsConfig::from_pem(cert, key, ca.cert_pem().as_bytes()).unwrap();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod dev;
 mod verify;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use ring::hmac;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::quic::{ClientConnection, ServerConnection, Version};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -99,6 +101,21 @@ pub enum TlsError {
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
+    /// The new certificate has expired, or its chain has: nobody would accept it any more.
+    #[error("the certificate has expired")]
+    Expired,
+    /// Names are bound, and the new certificate is for another node: nobody would believe this one any
+    /// more.
+    #[error("the certificate is for {found:?}, and this node is {bound:?}")]
+    OtherName {
+        /// The name in the certificate of before.
+        bound: String,
+        /// The name in the new one.
+        found: String,
+    },
+    /// The configurations given cannot begin a handshake of QUIC: they lack TLS 1.3.
+    #[error("not for QUIC: {0}")]
+    OldTls(#[source] rustls::Error),
     /// A certificate could not be made.
     #[cfg(feature = "dev-certs")]
     #[error("could not make a certificate: {0}")]
@@ -129,6 +146,8 @@ pub struct TlsConfig {
     checks_server_name: bool,
     /// What only who holds the key can know.
     secret: Option<[u8; 32]>,
+    /// This node's chain, and what it looks like to peers with the same CAs, if that is known.
+    own: Option<Arc<(Vec<CertificateDer<'static>>, ClusterVerifier)>>,
 }
 
 impl TlsConfig {
@@ -202,15 +221,17 @@ impl TlsConfig {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(TlsError::Certificate)?;
+        let verifier = ClusterVerifier::new(roots, &provider);
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Certificate)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ClusterVerifier::new(roots, &provider)))
-            .with_client_auth_cert(chain, key)
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_client_auth_cert(chain.clone(), key)
             .map_err(TlsError::Certificate)?;
         let tls = Self::from_rustls(server, client)?;
-        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), ..tls })
+        let own = Some(Arc::new((chain, verifier)));
+        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), own, ..tls })
     }
 
     /// From rustls configurations of one's own, for what the others cannot say: revocation lists,
@@ -220,7 +241,8 @@ impl TlsConfig {
     /// of a join), its IP address. A peer that dials is what the server's verifier says.
     ///
     /// # Errors
-    /// [`TlsError::NotForQuic`] if they lack TLS 1.3 or its cipher suite with AES-128-GCM.
+    /// [`TlsError::OldTls`] if they lack TLS 1.3, [`TlsError::NotForQuic`] if they lack its cipher suite
+    /// with AES-128-GCM.
     pub fn from_rustls(server: ServerConfig, client: ClientConfig) -> Result<Self, TlsError> {
         let (mut server, mut client) = (server, client);
         server.alpn_protocols = vec![ALPN.to_vec()];
@@ -237,11 +259,22 @@ impl TlsConfig {
             binds_names: false,
             checks_server_name: true,
             secret: None,
+            own: None,
         };
         // What cannot work is told now.
         tls.quic_server()?;
         tls.quic_client()?;
+        tls.begin()?;
         Ok(tls)
+    }
+
+    /// Begins a handshake in either direction, for what QUIC takes for granted when it does.
+    fn begin(&self) -> Result<(), TlsError> {
+        let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        ServerConnection::new(server, Version::V1, Vec::new()).map_err(TlsError::OldTls)?;
+        ClientConnection::new(client, Version::V1, nobody, Vec::new()).map_err(TlsError::OldTls)?;
+        Ok(())
     }
 
     /// Whether a certificate speaks for one member only: the one whose name is the first DNS name
@@ -274,8 +307,16 @@ impl TlsConfig {
         self.binds_names
     }
 
+    /// Whether this node's certificate is not over yet, as far as that is known.
+    pub(crate) fn check_expiry(&self) -> Result<(), TlsError> {
+        match self.own.as_deref() {
+            Some((chain, verifier)) if verifier.finds_expired(chain) => Err(TlsError::Expired),
+            _ => Ok(()),
+        }
+    }
+
     /// What to call the server in a handshake with this peer.
-    pub(crate) fn server_name(&self, name: Option<&str>, ip: std::net::IpAddr) -> String {
+    pub(crate) fn server_name(&self, name: Option<&str>, ip: IpAddr) -> String {
         match name {
             _ if !self.checks_server_name => NO_SERVER_NAME.to_owned(),
             Some(name) => name.to_owned(),
