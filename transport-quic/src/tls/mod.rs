@@ -11,11 +11,10 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use ring::hmac;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 
 #[cfg(feature = "dev-certs")]
 pub use dev::{ClusterCa, NodeCertificate};
@@ -45,12 +44,12 @@ pub enum TlsError {
         source: std::io::Error,
     },
     /// What should be PEM is not.
-    #[error("{what} is not PEM: {source}")]
+    #[error("{what} is not PEM: {why}")]
     NotPem {
         /// `"certificate"`, `"key"` or `"CA"`, or the file it came from.
         what: String,
-        /// Where it stops making sense.
-        source: pem::Error,
+        /// What is wrong. Nothing of the text is in it, which may be a private key.
+        why: &'static str,
     },
     /// There is no such thing in the PEM text.
     #[error("there is no {kind} in {what}")]
@@ -82,11 +81,21 @@ pub enum TlsError {
         what: String,
     },
     /// A certificate of the CA cannot be trusted, because it makes no sense.
-    #[error("a CA certificate cannot be used: {0}")]
-    Ca(#[source] rustls::Error),
+    #[error("a certificate in {what} cannot be used as a CA's: {why}", why = in_words(source))]
+    Ca {
+        /// As in [`NotPem`](Self::NotPem).
+        what: String,
+        /// What is wrong.
+        source: rustls::Error,
+    },
     /// The certificate and the key do not fit each other, or make no sense.
-    #[error("the certificate and key cannot be used: {0}")]
-    Certificate(#[source] rustls::Error),
+    #[error("{what} cannot be used: {why}", why = in_words(source))]
+    Certificate {
+        /// `"the certificate and the key"`, or the files they came from.
+        what: String,
+        /// What is wrong.
+        source: rustls::Error,
+    },
     /// Peers could not be verified with what was given.
     #[error("clients cannot be verified: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -135,6 +144,9 @@ impl TlsConfig {
     /// From PEM files: this node's chain with its own certificate first, its private key (PKCS #8,
     /// PKCS #1 or SEC 1), and the certificates of one CA or several.
     ///
+    /// Whether this node's own certificate is valid now, and of one of these CAs, is not looked at:
+    /// the peers judge it. Who has one that has expired starts, and is refused by each peer.
+    ///
     /// # Errors
     /// [`TlsError`] that names the file.
     pub fn from_pem_files(
@@ -164,21 +176,23 @@ impl TlsConfig {
         ca: (&str, &[u8]),
     ) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
-        let not_pem = |source| match source {
+        let no_key = |error| match error {
             pem::Error::NoItemsFound if contains(key.1, b"-----BEGIN ENCRYPTED PRIVATE KEY") => {
                 TlsError::EncryptedKey { what: key.0.to_owned() }
             }
             pem::Error::NoItemsFound => {
                 TlsError::Missing { kind: "private key", what: key.0.to_owned() }
             }
-            source => TlsError::NotPem { what: key.0.to_owned(), source },
+            error => not_pem(key.0, &error),
         };
-        let key = PrivateKeyDer::from_pem_slice(key.1).map_err(not_pem)?;
+        let what = format!("{} and {}", cert.0, key.0);
+        let key = PrivateKeyDer::from_pem_slice(key.1).map_err(no_key)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(TlsError::Ca)?;
+            let unusable = |source| TlsError::Ca { what: ca.0.to_owned(), source };
+            roots.add(certificate).map_err(unusable)?;
         }
-        Self::from_der(chain, key, roots)
+        Self::from_parts(&what, chain, key, roots)
     }
 
     /// From the parts themselves: this node's chain with its own certificate first, its key, and the
@@ -191,6 +205,16 @@ impl TlsConfig {
         key: PrivateKeyDer<'static>,
         roots: RootCertStore,
     ) -> Result<Self, TlsError> {
+        Self::from_parts("the certificate and the key", chain, key, roots)
+    }
+
+    fn from_parts(
+        what: &str,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        roots: RootCertStore,
+    ) -> Result<Self, TlsError> {
+        let unusable = |source| TlsError::Certificate { what: what.to_owned(), source };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let own_name = chain.first().and_then(name_of);
         let secret = secret_of(&key);
@@ -198,17 +222,19 @@ impl TlsConfig {
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()?;
-        let server = server_builder(&provider)?
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unusable)?
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(TlsError::Certificate)?;
+            .map_err(unusable)?;
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(TlsError::Certificate)?
+            .map_err(unusable)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(ClusterVerifier::new(roots, &provider)))
             .with_client_auth_cert(chain, key)
-            .map_err(TlsError::Certificate)?;
+            .map_err(unusable)?;
         let tls = Self::from_rustls(server, client)?;
         Ok(Self { own_name, checks_server_name: false, secret: Some(secret), ..tls })
     }
@@ -309,14 +335,6 @@ impl std::fmt::Debug for TlsConfig {
     }
 }
 
-type ServerBuilder = rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>;
-
-fn server_builder(provider: &Arc<CryptoProvider>) -> Result<ServerBuilder, TlsError> {
-    ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Certificate)
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
@@ -327,12 +345,42 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 fn certificates((what, text): (&str, &[u8])) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let found = found.map_err(|source| TlsError::NotPem { what: what.to_owned(), source })?;
+    let found = found.map_err(|error| not_pem(what, &error))?;
     let begun = text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
     match found.len() {
         read if read < begun => Err(TlsError::Unread { what: what.to_owned(), begun, read }),
         0 => Err(TlsError::Missing { kind: "certificate", what: what.to_owned() }),
         _ => Ok(found),
+    }
+}
+
+/// What of the text is in the error stays out: a key whose line breaks are lost would be in it.
+fn not_pem(what: &str, error: &pem::Error) -> TlsError {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "no line \"-----END ...-----\" follows, as where line breaks are lost"
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins with \"-----BEGIN\" does not end with \"-----\""
+        }
+        pem::Error::Base64Decode(_) => "what it holds is not base64",
+        _ => "it cannot be read",
+    };
+    TlsError::NotPem { what: what.to_owned(), why }
+}
+
+/// What is wrong with a certificate or key of this node's own, for people.
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "the key is not the certificate's".to_owned()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
+            "the certificate makes no sense".to_owned()
+        }
+        // rustls says "peer" in front.
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 
