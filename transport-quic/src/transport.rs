@@ -115,11 +115,14 @@ impl QuicTransport {
     ///
     /// A certificate that expires ends no connection: it is looked at when one is made.
     ///
+    /// Whether names are bound changes with the rest: call [`bind_names`](TlsConfig::bind_names) on
+    /// what is given here too. While they are bound, the new certificate must have the same name.
+    ///
     /// To change the CA of a running cluster: give every node both CAs; then give every node its new
     /// certificate; then give every node the new CA alone.
     ///
     /// # Errors
-    /// [`TlsError`] if they cannot be used; nothing changes then.
+    /// [`TlsError`] if they cannot be used, or the bound name would be another; nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
         self.shared.reload(tls)
     }
@@ -352,7 +355,14 @@ impl Shared {
     fn reload(self: &Arc<Self>, tls: TlsConfig) -> Result<(), TlsError> {
         // Two reloads at once would mix the certificates of one with the CAs of the other.
         let _one_at_a_time = lock(&self.reloading);
-        let generation = self.certificates.load().generation + 1;
+        let before = self.certificates.load();
+        // With another name every peer would refuse this node from now on.
+        if let (Some(bound), Some(found)) = (before.tls.bound_name(), tls.bound_name()) {
+            if bound != found {
+                return Err(TlsError::OtherName { found: found.clone(), bound: bound.clone() });
+            }
+        }
+        let generation = before.generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));
         self.certificates.store(Arc::new(certificates));

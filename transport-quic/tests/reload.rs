@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use memberlist_transport::{Destination, Transport};
-use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
+use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::relay::Relay;
@@ -148,6 +148,21 @@ async fn a_certificate_that_peers_refuse_does_no_harm_at_first() {
     let dials = a.stats().connections_dialled + a.stats().dials_failed;
     assert!((2..15).contains(&dials), "{dials} dials");
     assert_eq!(b.stats().connections_accepted, 1);
+}
+
+/// A node keeps its name while it runs, and so must its certificate.
+#[tokio::test]
+async fn a_certificate_of_another_name_is_not_taken() {
+    let ca = ca();
+    let bound = |name: &str| ca.tls(name).unwrap().bind_names(true).unwrap();
+    let (a, b) = (bind(bound("a")), bind(bound("b")));
+    let error = a.reload(bound("b")).unwrap_err();
+    assert!(matches!(error, TlsError::OtherName { .. }), "{error}");
+    assert_eq!(error.to_string(), "the certificate is b's, and the one in use is a's");
+    assert_eq!(exchange(&a, &b, b"x").await.authenticated_name.as_deref(), Some("a"));
+    a.reload(bound("a")).unwrap();
+    // Without names bound, any will do.
+    a.reload(ca.tls("b").unwrap()).unwrap();
 }
 
 /// Answers every stream.

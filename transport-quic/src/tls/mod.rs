@@ -105,6 +105,15 @@ pub enum TlsError {
          subject alternative name must be the node's name"
     )]
     NoName,
+    /// Names are bound to certificates, and the one to use from now on has another name than the one
+    /// of before. A running node keeps its name.
+    #[error("the certificate is {found}'s, and the one in use is {bound}'s")]
+    OtherName {
+        /// The name in the new certificate.
+        found: Arc<str>,
+        /// The name in the certificate in use.
+        bound: Arc<str>,
+    },
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
