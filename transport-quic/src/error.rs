@@ -181,6 +181,7 @@ const ALERT_NO_ALPN: u64 = 120;
 fn certificate_fault(alert: u64) -> Option<&'static str> {
     Some(match alert {
         42 => "it makes no sense",
+        43 => "it is not for both ends: an extended key usage must list serverAuth and clientAuth",
         44 => "it is revoked",
         45 => "it has expired, or is not valid yet",
         48 => "it is of a CA that is not trusted",
@@ -196,7 +197,7 @@ fn alert_in_words(code: u64) -> Option<String> {
         return Some(format!("refused this node's certificate: {why}"));
     }
     let text = match alert {
-        43 | 46 => "refused this node's certificate",
+        46 => "refused this node's certificate",
         49 => "denied access",
         116 => "wants a certificate, and this node has none",
         70 => "speaks another version of TLS",
@@ -242,6 +243,7 @@ mod tests {
 
     #[test]
     fn alerts_are_told_in_words() {
+        assert!(alert_in_words(0x100 + 43).unwrap().contains("clientAuth"));
         assert!(alert_in_words(0x100 + 48).unwrap().contains("CA"));
         assert!(alert_in_words(0x100 + 120).unwrap().contains("memberlist/1"));
         assert!(alert_in_words(0x100 + 80).unwrap().contains("80"));

@@ -116,11 +116,14 @@ impl QuicTransport {
     ///
     /// A certificate that expires ends no connection: it is looked at when one is made.
     ///
+    /// Whether names are bound changes with the rest: call [`bind_names`](TlsConfig::bind_names) on
+    /// what is given here too. While they are bound, the new certificate must have the same name.
+    ///
     /// To change the CA of a running cluster: give every node both CAs; then give every node its new
     /// certificate; then give every node the new CA alone.
     ///
     /// # Errors
-    /// [`TlsError`] if they cannot be used, have expired, or, with names bound, are another node's;
+    /// [`TlsError`] if they cannot be used, have expired, or, with names bound, have another name;
     /// nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
         // Not asynchronous, so who calls it may be outside, as a thread that watches files.
@@ -358,10 +361,10 @@ impl Shared {
         // Two reloads at once would mix the certificates of one with the CAs of the other.
         let _one_at_a_time = lock(&self.reloading);
         let before = self.certificates.load();
+        // With another name every peer would refuse this node from now on.
         if let (Some(bound), Some(found)) = (before.tls.bound_name(), tls.bound_name()) {
             if bound != found {
-                let (bound, found) = (bound.to_string(), found.to_string());
-                return Err(TlsError::OtherName { bound, found });
+                return Err(TlsError::OtherName { found: found.clone(), bound: bound.clone() });
             }
         }
         tls.check_expiry()?;
