@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
 use memberlist_protocol::{DropReason, ExchangeError, Peer};
-use memberlist_transport::{RecvError, Transport};
+use memberlist_transport::{RecvError, Source, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -51,7 +51,7 @@ pub(crate) async fn accept_streams<T: Transport>(
         while serving.try_join_next().is_some() {}
         match accepted {
             Ok((stream, source)) if serving.len() < max_streams => {
-                serving.spawn(serve(stream, peer_of(&source), Arc::clone(&server)));
+                serving.spawn(serve(stream, source, Arc::clone(&server)));
             }
             Ok((_, source)) => {
                 shared.streams_refused.fetch_add(1, Ordering::Relaxed);
@@ -68,10 +68,14 @@ pub(crate) async fn accept_streams<T: Transport>(
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, server: Arc<Server>)
+async fn serve<S>(stream: S, source: Source, server: Arc<Server>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let Some(peer) = peer_of(&source) else {
+        debug!(from = %source.addr, "stream closed at once: no member can have its verified name");
+        return server.count(DropReason::IdentityMismatch).await;
+    };
     let mut channel = Channel::accepted(stream, server.context.clone());
     let outcome = match channel.receive().await {
         Ok(item) => server.answer(&mut channel, &peer, item).await,

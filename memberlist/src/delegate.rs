@@ -17,7 +17,7 @@ pub struct UserMessage {
     /// The bytes.
     pub payload: Bytes,
     /// Where they came from: the sender of a direct message, the last hop of a broadcast. For a
-    /// reliable message the port is a passing one.
+    /// reliable message over TCP the port is a passing one.
     pub from: SocketAddr,
     /// The member that made it, if it is a broadcast.
     pub origin: Option<NodeId>,

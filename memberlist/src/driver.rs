@@ -543,7 +543,10 @@ fn receive<T: Transport>(
         for taken in 0..PACKETS_PER_TURN {
             match transport.poll_recv_packet(cx, buf) {
                 Poll::Ready(Ok((len, source))) => {
-                    let peer = peer_of(&source);
+                    let Some(peer) = peer_of(&source) else {
+                        machine.count_drop(DropReason::IdentityMismatch);
+                        continue;
+                    };
                     let packet = match layers.unwrap(&mut buf[..len]) {
                         Ok(packet) => packet,
                         Err(error) => {

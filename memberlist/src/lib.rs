@@ -80,8 +80,3 @@ pub use memberlist_transport_net as net;
 /// QUIC datagrams and streams on one port, with mutual TLS.
 #[cfg(feature = "quic")]
 pub use memberlist_transport_quic as quic;
-
-/// The program in the README compiles and runs.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

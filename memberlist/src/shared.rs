@@ -31,8 +31,10 @@ impl Shared {
     }
 }
 
-/// Where a packet or stream came from, in the words of the protocol.
-pub(crate) fn peer_of(source: &Source) -> Peer {
-    let name = source.authenticated_name.as_deref().and_then(|name| NodeId::new(name).ok());
-    Peer { name, ..Peer::from(source.addr) }
+/// Where a packet or stream came from, in the words of the protocol. `None` if the name that the
+/// transport has verified is none that a member can have: without it, the peer would pass for one of
+/// which nothing is verified, and could speak for anybody.
+pub(crate) fn peer_of(source: &Source) -> Option<Peer> {
+    let name = source.authenticated_name.as_deref().map(NodeId::new).transpose().ok()?;
+    Some(Peer { name, ..Peer::from(source.addr) })
 }

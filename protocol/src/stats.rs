@@ -59,7 +59,7 @@ pub enum DropReason {
     StaleNews,
     /// The application did not admit the node or the merge.
     NotAdmitted,
-    /// The peer spoke under another name than its certificate's.
+    /// The peer spoke under another name than its certificate's, or that is none a member can have.
     IdentityMismatch,
     /// The member table is full.
     TooManyMembers,

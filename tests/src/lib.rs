@@ -29,3 +29,9 @@ pub use events::EventLog;
 pub use filter::{FilterTransport, Rules, Traffic};
 pub use transports::TestTransport;
 pub use wait::{PATIENCE, agree, until, within};
+
+/// The programs in the README compile, and run where that needs no files. Here, since they need both
+/// transports.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

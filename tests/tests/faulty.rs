@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use memberlist::memory::{MemoryStream, MemoryTransport};
+use memberlist::memory::{MemoryNetwork, MemoryStream, MemoryTransport};
 use memberlist::transport::{Destination, OpenError, RecvError, SendError, Source};
 use memberlist::{Memberlist, Transport};
+use memberlist_protocol::DropReason;
+use memberlist_tests::wait::until_async;
 use memberlist_tests::{TestTransport, quick, within};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -20,6 +22,8 @@ enum Fault {
     NoRoom,
     /// Nothing can be received, no stream be accepted.
     Deaf,
+    /// The name that is verified of every peer is longer than a member's may be.
+    LongNames,
 }
 
 /// Who asks a deaf transport this often does not wait in between.
@@ -34,9 +38,21 @@ struct Faulty {
 
 impl Faulty {
     async fn new(fault: Fault) -> Self {
-        let network = MemoryTransport::network();
-        let inner = MemoryTransport::bind(&network, "10.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self::on(&MemoryTransport::network(), fault).await
+    }
+
+    async fn on(network: &MemoryNetwork, fault: Fault) -> Self {
+        let inner = MemoryTransport::bind(network, "10.0.0.1:0".parse().unwrap()).await.unwrap();
         Self { inner, fault, receives: Arc::default(), accepts: Arc::default() }
+    }
+
+    fn named(&self, source: Source) -> Source {
+        match self.fault {
+            Fault::LongNames => {
+                Source { authenticated_name: Some("n".repeat(256).into()), ..source }
+            }
+            _ => source,
+        }
     }
 
     fn fail(&self, calls: &AtomicUsize) -> Option<RecvError> {
@@ -71,7 +87,10 @@ impl Transport for Faulty {
     ) -> Poll<Result<(usize, Source), RecvError>> {
         match self.fail(&self.receives) {
             Some(error) => Poll::Ready(Err(error)),
-            None => self.inner.poll_recv_packet(cx, buf),
+            None => {
+                let received = self.inner.poll_recv_packet(cx, buf);
+                received.map_ok(|(len, source)| (len, self.named(source)))
+            }
         }
     }
 
@@ -86,7 +105,10 @@ impl Transport for Faulty {
     async fn accept_stream(&self) -> Result<(MemoryStream, Source), RecvError> {
         match self.fail(&self.accepts) {
             Some(error) => Err(error),
-            None => self.inner.accept_stream().await,
+            None => {
+                let accepted = self.inner.accept_stream().await;
+                accepted.map(|(stream, source)| (stream, self.named(source)))
+            }
         }
     }
 
@@ -130,4 +152,23 @@ async fn broken_sockets() {
         let calls = calls.load(Ordering::Relaxed);
         assert!((30..60).contains(&calls), "asked {calls} times");
     }
+}
+
+/// A verified name that no member can have is not the same as none: nothing is heard from its owner,
+/// who could speak for anybody otherwise.
+#[tokio::test(start_paused = true)]
+async fn verified_names_that_no_member_can_have() {
+    let network = MemoryTransport::network();
+    let a = Faulty::on(&network, Fault::LongNames).await;
+    let b = MemoryTransport::bind(&network, "10.0.0.1:0".parse().unwrap()).await.unwrap();
+    let a = Memberlist::start(a, quick("a")).await.unwrap();
+    let b = Memberlist::start(b, quick("b")).await.unwrap();
+    let refused = async || a.stats().await.unwrap().drops(DropReason::IdentityMismatch);
+    b.join([a.addr().to_string()]).await.unwrap_err();
+    let streams = refused().await;
+    assert!(streams > 0);
+    b.send_to(a.addr(), "x").await.unwrap();
+    until_async("the packet is refused", async || refused().await > streams).await;
+    let stats = a.stats().await.unwrap();
+    assert_eq!((a.member_count(), stats.packets_received), (1, 0), "{stats:?}");
 }

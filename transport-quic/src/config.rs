@@ -9,6 +9,8 @@ use crate::{BindError, TlsConfig};
 
 /// QUIC holds some memory for each stream that a peer may open, opened or not.
 const MOST_STREAMS: u32 = 4096;
+/// QUIC counts it in milliseconds, and takes none for no limit.
+const LEAST_IDLE_TIMEOUT: Duration = Duration::from_millis(1);
 /// No path takes longer, and handshakes would never send anything again.
 const LONGEST_INITIAL_RTT: Duration = Duration::from_secs(10);
 
@@ -101,8 +103,8 @@ pub struct QuicConfig {
     /// more, and the oldest is dropped. Default 64. Too small: bursts are lost at first contact. Too large: old news.
     pub max_packets_waiting: usize,
 
-    /// How many received packets wait to be taken; more are dropped. One connection may fill a
-    /// quarter of it. Default 4096.
+    /// How many received packets wait to be taken, of 2 KiB on average; more are dropped. One connection
+    /// may fill a quarter of it. Default 4096, so 8 MiB.
     pub max_packets_received: usize,
 
     /// How long a read may wait for a byte, on any stream; then it fails with
@@ -111,6 +113,8 @@ pub struct QuicConfig {
     pub read_timeout: Duration,
 
     /// How long a write may wait for room, on any stream; as `read_timeout` otherwise. Default 60 s.
+    /// So long may what was written take to arrive when its stream is dropped, too: the connection
+    /// gives way to no other before that.
     pub write_timeout: Duration,
 
     /// How long a stream that a peer opened may last in all. `None` sets no limit. Default 5 minutes.
@@ -173,9 +177,12 @@ impl QuicConfig {
             let got = format!("{:?}", self.initial_rtt);
             return Err(BindError::Setting { name: "initial_rtt", got, allowed: "10 s at most" });
         }
+        if self.idle_timeout < LEAST_IDLE_TIMEOUT {
+            let got = format!("{:?}", self.idle_timeout);
+            return Err(BindError::Setting { name: "idle_timeout", got, allowed: "1 ms or more" });
+        }
         for (name, timeout) in [
             ("handshake_timeout", Some(self.handshake_timeout)),
-            ("idle_timeout", Some(self.idle_timeout)),
             ("unanswered_timeout", Some(self.unanswered_timeout)),
             ("initial_rtt", Some(self.initial_rtt)),
             ("read_timeout", Some(self.read_timeout)),

@@ -284,7 +284,8 @@ impl Conn {
 
     async fn receive_datagrams(&self, shared: &Shared) {
         while let Ok(packet) = self.quinn.read_datagram().await {
-            self.receive(shared, packet);
+            // It is a part of all that came at once, and would keep that while it waits.
+            self.receive(shared, Bytes::copy_from_slice(&packet));
         }
     }
 
@@ -361,12 +362,22 @@ fn certified_name(quinn: &quinn::Connection) -> Option<Arc<str>> {
 pub(crate) struct StreamGuard {
     conn: Arc<Conn>,
     lingering: std::sync::Weak<()>,
+    tail_timeout: Duration,
 }
 
 impl StreamGuard {
     fn new(shared: &Shared, conn: &Arc<Conn>) -> Self {
         conn.streams.fetch_add(1, Ordering::Relaxed);
-        Self { conn: Arc::clone(conn), lingering: Arc::downgrade(&shared.lingering) }
+        Self {
+            conn: Arc::clone(conn),
+            lingering: Arc::downgrade(&shared.lingering),
+            tail_timeout: shared.config.write_timeout,
+        }
+    }
+
+    /// How long what was written to a stream that was dropped may take to arrive.
+    pub(crate) fn tail_timeout(&self) -> Duration {
+        self.tail_timeout
     }
 
     /// What a closing transport waits for; nothing if it is gone.

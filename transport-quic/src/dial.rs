@@ -70,11 +70,20 @@ impl Shared {
         (conn.is_usable() && !self.is_outdated(&conn)).then_some(conn)
     }
 
+    /// Whether the socket takes packets for this address.
+    pub(crate) fn check_version(&self, to: SocketAddr) -> Result<(), DialError> {
+        match self.local.dual_stack || self.local.addr.is_ipv4() == to.is_ipv4() {
+            true => Ok(()),
+            false => Err(DialError::OtherVersion(if to.is_ipv4() { "IPv4" } else { "IPv6" })),
+        }
+    }
+
     async fn dial_once(
         self: &Arc<Self>,
         addr: SocketAddr,
         name: Option<&str>,
     ) -> Result<Arc<Conn>, DialError> {
+        self.check_version(addr)?;
         let certificates = self.certificates.load_full();
         let server_name = certificates.tls.server_name(name, addr.ip());
         let within = self.config.handshake_timeout;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use quinn::{ConnectError, ConnectionError, VarInt};
+use quinn::{ConnectError, ConnectionClose, ConnectionError, VarInt};
 
 use crate::TlsError;
 use crate::tls::ALPN;
@@ -102,6 +102,8 @@ pub(crate) enum DialError {
     Timeout(std::time::Duration),
     #[error("{0}")]
     Refused(String),
+    #[error("no bind address of this node is {0}")]
+    OtherVersion(&'static str),
     #[error("the certificate at this address is {found}'s, not {wanted}'s")]
     WrongName { found: String, wanted: String },
     #[error("the transport is closed")]
@@ -113,6 +115,7 @@ impl DialError {
         let kind = match &self {
             Self::Timeout(_) => io::ErrorKind::TimedOut,
             Self::Refused(_) => io::ErrorKind::ConnectionRefused,
+            Self::OtherVersion(_) => io::ErrorKind::AddrNotAvailable,
             Self::WrongName { .. } => io::ErrorKind::PermissionDenied,
             Self::Closed => io::ErrorKind::NotConnected,
         };
@@ -139,7 +142,7 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
         ConnectionError::ConnectionClosed(close) => {
             match alert_in_words(u64::from(close.error_code)) {
                 Some(text) => format!("the peer {text}"),
-                None => format!("the peer ended the connection: {close}"),
+                None => format!("the peer ended the connection: {}", shown(close)),
             }
         }
         ConnectionError::ApplicationClosed(close) => match CloseCode::of(close.error_code) {
@@ -166,12 +169,19 @@ pub(crate) fn in_words(error: &ConnectionError) -> String {
     }
 }
 
+/// The reason in it may be anybody's: it comes before the peer has shown a certificate.
+fn shown(close: &ConnectionClose) -> String {
+    let shown = |char: char| if char.is_control() { ' ' } else { char };
+    close.to_string().chars().map(shown).collect()
+}
+
 const ALERT_NO_ALPN: u64 = 120;
 
 /// What a TLS alert (RFC 8446 section 6) says against a certificate, whichever side raised it.
 fn certificate_fault(alert: u64) -> Option<&'static str> {
     Some(match alert {
         42 => "it makes no sense",
+        43 => "it is not for both ends: an extended key usage must list serverAuth and clientAuth",
         44 => "it is revoked",
         45 => "it has expired, or is not valid yet",
         48 => "it is of a CA that is not trusted",
@@ -187,7 +197,7 @@ fn alert_in_words(code: u64) -> Option<String> {
         return Some(format!("refused this node's certificate: {why}"));
     }
     let text = match alert {
-        43 | 46 => "refused this node's certificate",
+        46 => "refused this node's certificate",
         49 => "denied access",
         116 => "wants a certificate, and this node has none",
         70 => "speaks another version of TLS",
@@ -219,8 +229,21 @@ mod tests {
         assert_eq!(CloseCode::of(VarInt::from_u32(99)), None);
     }
 
+    /// Nothing that a peer says makes a line of its own in a log.
+    #[test]
+    fn reasons_stay_in_one_line() {
+        let close = ConnectionClose {
+            error_code: quinn::TransportErrorCode::NO_ERROR,
+            frame_type: None,
+            reason: "bye\nWARN: \x1b[31mall is lost".into(),
+        };
+        let text = in_words(&ConnectionError::ConnectionClosed(close));
+        assert!(text.contains("bye WARN") && !text.chars().any(char::is_control), "{text:?}");
+    }
+
     #[test]
     fn alerts_are_told_in_words() {
+        assert!(alert_in_words(0x100 + 43).unwrap().contains("clientAuth"));
         assert!(alert_in_words(0x100 + 48).unwrap().contains("CA"));
         assert!(alert_in_words(0x100 + 120).unwrap().contains("memberlist/1"));
         assert!(alert_in_words(0x100 + 80).unwrap().contains("80"));

@@ -13,9 +13,19 @@ use crate::pool::lock;
 /// The largest packet that is received, by whatever way.
 pub(crate) const MAX_PACKET_BYTES: usize = 65_507;
 
-/// How many of a queue's places are taken by one connection.
+/// What the packets of a queue may take on average: more than a datagram of any usual path, less than
+/// those that come on streams may be large.
+const BYTES_A_PLACE: usize = 2048;
+
+/// How much of a queue is taken by one connection. Changed under the queue's lock only.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Share(Arc<AtomicUsize>);
+pub(crate) struct Share(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    places: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 struct Received {
     packet: Bytes,
@@ -27,29 +37,38 @@ struct Received {
 /// quarter, so that one which floods leaves room for the others.
 pub(crate) struct PacketQueue {
     limit: usize,
+    limit_bytes: usize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     packets: VecDeque<Received>,
+    bytes: usize,
     waker: Option<Waker>,
     closed: bool,
 }
 
 impl PacketQueue {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
+        // Each connection has room for a packet of any size.
+        let limit_bytes = limit.saturating_mul(BYTES_A_PLACE).max(4 * MAX_PACKET_BYTES);
+        Self { limit, limit_bytes, state: Mutex::default() }
     }
 
     /// Whether there was room.
     pub(crate) fn push(&self, packet: Bytes, source: Source, share: &Share) -> bool {
         let mut state = lock(&self.state);
-        let of_one = share.0.load(Ordering::Relaxed);
-        if state.closed || state.packets.len() >= self.limit || of_one >= self.limit.div_ceil(4) {
+        let places = share.0.places.load(Ordering::Relaxed) + 1;
+        let (bytes, of_one) = (packet.len(), share.0.bytes.load(Ordering::Relaxed) + packet.len());
+        let full = state.packets.len() >= self.limit || state.bytes + bytes > self.limit_bytes;
+        let share_full = places > self.limit.div_ceil(4) || of_one > self.limit_bytes / 4;
+        if state.closed || full || share_full {
             return false;
         }
-        share.0.store(of_one + 1, Ordering::Relaxed);
+        share.0.places.store(places, Ordering::Relaxed);
+        share.0.bytes.store(of_one, Ordering::Relaxed);
+        state.bytes += bytes;
         state.packets.push_back(Received { packet, source, share: share.clone() });
         let waker = state.waker.take();
         drop(state);
@@ -66,8 +85,9 @@ impl PacketQueue {
         }
         match state.packets.pop_front() {
             Some(Received { packet, source, share }) => {
-                // Changed under the lock only.
-                share.0.fetch_sub(1, Ordering::Relaxed);
+                state.bytes -= packet.len();
+                share.0.places.fetch_sub(1, Ordering::Relaxed);
+                share.0.bytes.fetch_sub(packet.len(), Ordering::Relaxed);
                 Poll::Ready(Ok((packet, source)))
             }
             None => {
@@ -80,7 +100,7 @@ impl PacketQueue {
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        state.packets.clear();
+        state.packets = VecDeque::new();
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -118,6 +138,25 @@ mod tests {
         assert!(queue.push(Bytes::from_static(b"y"), source(9), &shares[4]));
         let rest: Vec<_> = std::iter::from_fn(|| pop(&queue)).map(|(_, from)| from).collect();
         assert_eq!(rest, [0, 1, 1, 2, 2, 3, 3, 9].map(source));
+    }
+
+    #[test]
+    fn large_packets_are_limited_by_their_bytes() {
+        let queue = PacketQueue::new(4096);
+        let large = Bytes::from(vec![7; MAX_PACKET_BYTES]);
+        let shares: Vec<_> = (0..5).map(|_| Share::default()).collect();
+        let push = |share| queue.push(large.clone(), source(1), share);
+        let taken: Vec<_> =
+            shares.iter().map(|share| (0..100).filter(|_| push(share)).count()).collect();
+        assert_eq!(taken.iter().sum::<usize>(), 4096 * BYTES_A_PLACE / MAX_PACKET_BYTES);
+        assert!(taken[0] <= 4096 * BYTES_A_PLACE / 4 / MAX_PACKET_BYTES, "{taken:?}");
+        // All of it is given back.
+        assert_eq!(std::iter::from_fn(|| pop(&queue)).count(), taken.iter().sum::<usize>());
+        assert_eq!((0..100).filter(|_| push(&shares[0])).count(), taken[0]);
+        // The smallest queue has room for one of each connection.
+        let (queue, shares) = (PacketQueue::new(4), [(); 5].map(|()| Share::default()));
+        let push = |share: &Share| queue.push(large.clone(), source(1), share);
+        assert!(shares[..4].iter().all(push) && !push(&shares[4]));
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Shared {
         packet: &[u8],
     ) -> Result<(), SendError> {
         let dialling = pool.dialling(addr).is_some();
-        if let (false, Some(error)) = (dialling, pool.failing(addr)) {
+        let failing = self.check_version(addr).err().or_else(|| pool.failing(addr));
+        if let (false, Some(error)) = (dialling, failing) {
             drop(pool);
             return Err(self.not_sent(addr, error));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
@@ -57,8 +57,9 @@ impl Socket {
         self.io.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn io(&self) -> Option<Arc<Io>> {
-        self.io.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Held while something is received or sent, so that the port is free when it has been closed.
+    fn io(&self) -> RwLockReadGuard<'_, Option<Arc<Io>>> {
+        self.io.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count_received(&self, bufs: &[IoSliceMut<'_>], metas: &[RecvMeta]) {
@@ -105,7 +106,7 @@ impl fmt::Debug for Poller {
 
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let io = self.socket.io();
+        let io = self.socket.io().clone();
         let waiting = self.waiting.get_or_insert_with(|| {
             Box::pin(async move {
                 match io {
@@ -126,7 +127,8 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(io) = self.io() else { return Ok(()) };
+        let io = self.io();
+        let Some(io) = &*io else { return Ok(()) };
         io.socket.try_io(Interest::WRITABLE, || io.state.send((&io.socket).into(), transmit))?;
         let len = transmit.contents.len();
         self.counters.udp_bytes_sent.add(len);
@@ -141,8 +143,9 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let io = self.io();
+        let Some(io) = &*io else { return Poll::Pending };
         loop {
-            let Some(io) = self.io() else { return Poll::Pending };
             ready!(io.socket.poll_recv_ready(cx))?;
             let receive = || io.state.recv((&io.socket).into(), bufs, meta);
             if let Ok(count) = io.socket.try_io(Interest::READABLE, receive) {

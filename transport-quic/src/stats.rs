@@ -127,7 +127,7 @@ pub struct ConnectionStats {
     pub queued_bytes: usize,
     /// Packets dropped because the send buffer was full.
     pub datagrams_dropped: u64,
-    /// Streams open now, of both sides.
+    /// Streams open now, of both sides, and those whose last bytes are under way.
     pub streams: usize,
     /// Bytes sent and received in UDP datagrams.
     pub bytes_sent: u64,

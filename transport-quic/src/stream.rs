@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use memberlist_transport::TimedStream;
 use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 use crate::connection::StreamGuard;
 use crate::error::in_words;
@@ -25,7 +27,7 @@ pub struct BiStream {
     /// Taken when dropped.
     send: Option<SendStream>,
     recv: RecvStream,
-    guard: StreamGuard,
+    guard: Arc<StreamGuard>,
 }
 
 /// How long what was written may take to arrive after the stream was dropped, before a transport that
@@ -34,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 impl BiStream {
     pub(crate) fn new(send: SendStream, recv: RecvStream, guard: StreamGuard) -> Self {
-        Self { send: Some(send), recv, guard }
+        Self { send: Some(send), recv, guard: Arc::new(guard) }
     }
 
     fn send(&mut self) -> io::Result<Pin<&mut SendStream>> {
@@ -56,8 +58,8 @@ impl fmt::Debug for BiStream {
     }
 }
 
-/// TCP delivers what was written after the socket is closed; here the connection does, and the
-/// transport waits for that a little before it closes it.
+/// TCP delivers what was written after the socket is closed; here the connection does: it gives way to
+/// no other before that, and a transport that is being closed waits for it a little.
 impl Drop for BiStream {
     fn drop(&mut self) {
         let Some(mut send) = self.send.take() else { return };
@@ -66,10 +68,14 @@ impl Drop for BiStream {
         if let (Ok(runtime), Some(tracker)) =
             (tokio::runtime::Handle::try_current(), self.guard.lingering())
         {
+            let guard = Arc::clone(&self.guard);
             runtime.spawn(async move {
-                let _tracker = tracker;
                 // Whether it arrived, or was refused, or takes too long: it is over.
-                let _ = tokio::time::timeout(LINGER, send.stopped()).await;
+                let mut over = pin!(timeout(guard.tail_timeout(), send.stopped()));
+                if timeout(LINGER, &mut over).await.is_err() {
+                    drop(tracker);
+                    let _ = over.await;
+                }
             });
         }
     }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use memberlist_transport::ip::Local;
 use memberlist_transport::{
     Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
 };
@@ -52,11 +53,10 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 /// - **Close** gives what was handed over half a second to leave, and tells the peers. A transport that
 ///   is dropped tells them too, and frees its port, within 300 ms.
 ///
-/// Its methods must be called within the tokio runtime it was bound in.
+/// Its asynchronous methods must be called within the tokio runtime it was bound in.
 pub struct QuicTransport {
     shared: Arc<Shared>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<(QuicStream, Source)>>,
-    local_addr: SocketAddr,
     runtime: Handle,
 }
 
@@ -76,6 +76,7 @@ impl QuicTransport {
         let (streams, accepted) = mpsc::channel(max_streams);
         let shared = Arc::new(Shared {
             addr: advertised,
+            local,
             socket,
             endpoint,
             certificates: ArcSwap::from_pointee(certificates),
@@ -96,12 +97,12 @@ impl QuicTransport {
         });
         tokio::spawn(accept_connections(Arc::clone(&shared)));
         let accepted = tokio::sync::Mutex::new(accepted);
-        Ok(Self { shared, accepted, local_addr: local.addr, runtime })
+        Ok(Self { shared, accepted, runtime })
     }
 
     /// The bound address, with its port.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.shared.local.addr
     }
 
     /// Changes this node's certificate and the CAs that it trusts, under traffic.
@@ -115,12 +116,18 @@ impl QuicTransport {
     ///
     /// A certificate that expires ends no connection: it is looked at when one is made.
     ///
+    /// Whether names are bound changes with the rest: call [`bind_names`](TlsConfig::bind_names) on
+    /// what is given here too. While they are bound, the new certificate must have the same name.
+    ///
     /// To change the CA of a running cluster: give every node both CAs; then give every node its new
     /// certificate; then give every node the new CA alone.
     ///
     /// # Errors
-    /// [`TlsError`] if they cannot be used; nothing changes then.
+    /// [`TlsError`] if they cannot be used, have expired, or, with names bound, have another name;
+    /// nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
+        // Not asynchronous, so who calls it may be outside, as a thread that watches files.
+        let _within = self.runtime.enter();
         self.shared.reload(tls)
     }
 
@@ -165,7 +172,7 @@ impl fmt::Debug for QuicTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QuicTransport")
             .field("advertise_addr", &self.shared.addr)
-            .field("local_addr", &self.local_addr)
+            .field("local_addr", &self.shared.local.addr)
             .field("closed", &*self.shared.closed.borrow())
             .finish_non_exhaustive()
     }
@@ -261,6 +268,7 @@ impl Transport for QuicTransport {
 pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
     addr: SocketAddr,
+    pub(crate) local: Local,
     pub(crate) socket: Arc<Socket>,
     pub(crate) endpoint: Endpoint,
     pub(crate) certificates: ArcSwap<Certificates>,
@@ -352,7 +360,15 @@ impl Shared {
     fn reload(self: &Arc<Self>, tls: TlsConfig) -> Result<(), TlsError> {
         // Two reloads at once would mix the certificates of one with the CAs of the other.
         let _one_at_a_time = lock(&self.reloading);
-        let generation = self.certificates.load().generation + 1;
+        let before = self.certificates.load();
+        // With another name every peer would refuse this node from now on.
+        if let (Some(bound), Some(found)) = (before.tls.bound_name(), tls.bound_name()) {
+            if bound != found {
+                return Err(TlsError::OtherName { found: found.clone(), bound: bound.clone() });
+            }
+        }
+        tls.check_expiry()?;
+        let generation = before.generation + 1;
         let (certificates, server) = Certificates::new(tls, &self.config, generation)?;
         self.endpoint.set_server_config(Some(server));
         self.certificates.store(Arc::new(certificates));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use memberlist_transport::Transport;
+use memberlist_transport::{OpenError, Transport};
 use memberlist_transport_quic::{QuicConfig, QuicTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -282,6 +282,21 @@ async fn a_connection_is_replaced_at_the_limit_of_its_source() {
     assert_eq!((hub.stats().connections_refused_over_limit, a.stats().dials_failed), (0, 0));
 }
 
+/// What cannot leave is told at once, not by a silence.
+#[tokio::test]
+async fn an_address_of_the_other_version_is_told() {
+    let tls = ca().tls("node").unwrap();
+    let v4 = bind(tls.clone());
+    let v6 = bind_with(tls, |config| config.bind_addr = "[::1]:0".parse().unwrap());
+    for (from, peer, version) in [(&v4, &v6, "IPv6"), (&v6, &v4, "IPv4")] {
+        let error = from.send_packet(&to(peer), b"x").await.unwrap_err().to_string();
+        assert!(error.contains(version), "{error}");
+        let error = from.open_stream(&to(peer), PATIENCE).await.unwrap_err();
+        let OpenError::Io { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::AddrNotAvailable);
+    }
+}
+
 /// A round trip that is longer than the pause after which a silent handshake begins anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_path_connects() {
@@ -311,10 +326,50 @@ async fn a_dropped_transport_frees_its_port() {
     drop(held);
 }
 
+/// Closed while datagrams come without a pause: the port is free at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_transport_has_freed_its_port() {
+    let tls = ca().tls("node").unwrap();
+    for _ in 0..200 {
+        let node = bind(tls.clone());
+        let addr = node.advertise_addr();
+        let needed = Arc::new(());
+        let flooding = Arc::downgrade(&needed);
+        let flood = std::thread::spawn(move || {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            while flooding.strong_count() > 0 {
+                // Fails when nobody listens any more.
+                let _ = socket.send_to(&[7; 1200], addr);
+            }
+        });
+        until("they come", || node.stats().udp_datagrams_received > 100).await;
+        node.close().await;
+        std::net::UdpSocket::bind(addr).unwrap();
+        drop(needed);
+        flood.join().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn settings_without_bounds_work_or_are_refused() {
     let tls = ca().tls("node").unwrap();
-    let endless = bind_with(tls.clone(), |config| config.max_connections = usize::MAX);
+    let endless = bind_with(tls.clone(), |config| {
+        config.max_connections = usize::MAX;
+        config.max_connections_per_source = usize::MAX;
+        config.max_handshakes = usize::MAX;
+        config.max_handshakes_per_source = usize::MAX;
+        config.max_inbound_streams = usize::MAX;
+        config.max_packets_waiting = usize::MAX;
+        config.max_packets_received = usize::MAX;
+        config.udp_recv_buffer_bytes = usize::MAX;
+        config.udp_send_buffer_bytes = usize::MAX;
+        config.handshake_timeout = Duration::MAX;
+        config.idle_timeout = Duration::MAX;
+        config.unanswered_timeout = Duration::MAX;
+        config.read_timeout = Duration::MAX;
+        config.write_timeout = Duration::MAX;
+        config.stream_timeout = Some(Duration::MAX);
+    });
     exchange(&endless, &bind(tls.clone()), b"x").await;
     let refused = |change: fn(&mut QuicConfig)| {
         let mut config = config(tls.clone());
@@ -323,6 +378,9 @@ async fn settings_without_bounds_work_or_are_refused() {
     };
     let error = refused(|config| config.initial_rtt = Duration::MAX);
     assert!(error.contains("initial_rtt"), "{error}");
+    // Of less than a millisecond QUIC makes none at all.
+    let error = refused(|config| config.idle_timeout = Duration::from_micros(999));
+    assert!(error.contains("idle_timeout"), "{error}");
     let error = refused(|config| config.max_inbound_streams_per_connection = u32::MAX);
     assert!(error.contains("max_inbound_streams_per_connection"), "{error}");
 }

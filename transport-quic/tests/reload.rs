@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use memberlist_transport::{Destination, Transport};
-use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig};
+use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::relay::Relay;
-use crate::common::{PATIENCE, bind, bind_with, ca, exchange, recv, to, until, within};
+use crate::common::{
+    PATIENCE, bind, bind_with, ca, exchange, exchange_at, recv, to, until, within,
+};
 
 /// A certificate of one CA, where these are trusted.
 fn tls(issuer: &ClusterCa, trusted: &[&ClusterCa]) -> TlsConfig {
@@ -150,6 +152,21 @@ async fn a_certificate_that_peers_refuse_does_no_harm_at_first() {
     assert_eq!(b.stats().connections_accepted, 1);
 }
 
+/// A node keeps its name while it runs, and so must its certificate.
+#[tokio::test]
+async fn a_certificate_of_another_name_is_not_taken() {
+    let ca = ca();
+    let bound = |name: &str| ca.tls(name).unwrap().bind_names(true).unwrap();
+    let (a, b) = (bind(bound("a")), bind(bound("b")));
+    let error = a.reload(bound("b")).unwrap_err();
+    assert!(matches!(error, TlsError::OtherName { .. }), "{error}");
+    assert_eq!(error.to_string(), "the certificate is b's, and the one in use is a's");
+    assert_eq!(exchange(&a, &b, b"x").await.authenticated_name.as_deref(), Some("a"));
+    a.reload(bound("a")).unwrap();
+    // Without names bound, any will do.
+    a.reload(ca.tls("b").unwrap()).unwrap();
+}
+
 /// Answers every stream.
 async fn answer(node: Arc<QuicTransport>) {
     while let Ok((mut stream, _)) = node.accept_stream().await {
@@ -259,4 +276,73 @@ async fn a_handshake_of_before_the_reload_brings_no_lasting_connection() {
     relay.path.loss.store(0, Ordering::Relaxed);
     until("the handshake ends", || a.stats().connections_accepted == 1).await;
     until("the connection is gone", || a.connections().is_empty()).await;
+}
+
+/// What was written to the end and let go arrives, on a path that takes long for it, though its
+/// connection has given way.
+#[tokio::test]
+async fn the_end_of_a_stream_is_not_cut_by_a_reload() {
+    const BYTES: usize = 1 << 19;
+    let tls = ca().tls("node").unwrap();
+    let (a, b) = (bind(tls.clone()), bind(tls.clone()));
+    let relay = Relay::to(b.advertise_addr()).await;
+    relay.path.delay_ms.store(200, Ordering::Relaxed);
+    let mut near = a.open_stream(&relay.addr.into(), PATIENCE).await.unwrap();
+    near.write_all(&[0]).await.unwrap();
+    let (mut far, _) = within("the stream", b.accept_stream()).await.unwrap();
+    a.reload(tls).unwrap();
+    exchange_at(&a, &b, relay.addr, b"by the next connection").await;
+    until("the first gives way", || a.stats().connections_replaced == 1).await;
+
+    near.write_all(&[7; BYTES]).await.unwrap();
+    near.shutdown().await.unwrap();
+    drop(near);
+    let mut arrived = Vec::new();
+    within("the end", far.read_to_end(&mut arrived)).await.unwrap();
+    assert_eq!(arrived.len(), 1 + BYTES);
+    drop(far);
+    until("the first is closed", || a.connections().len() == 1).await;
+}
+
+/// Files are watched by a thread of their own, say.
+#[tokio::test]
+async fn a_thread_outside_the_runtime_may_reload() {
+    let tls = ca().tls("node").unwrap();
+    let (a, b) = (bind(tls.clone()), bind(tls.clone()));
+    exchange(&a, &b, b"before").await;
+    std::thread::scope(|scope| scope.spawn(|| a.reload(tls)).join()).unwrap().unwrap();
+    // Nothing is sent by it.
+    until("the connection of before is closed", || a.connections().is_empty()).await;
+    exchange(&a, &b, b"after").await;
+}
+
+/// Another node's certificate is no certificate for this one, where names are bound.
+#[tokio::test]
+async fn a_bound_name_stays() {
+    let ca = ca();
+    let tls = |name| ca.tls(name).unwrap().bind_names(true).unwrap();
+    let (a, b) = (bind(tls("a")), bind(tls("b")));
+    let error = a.reload(tls("b")).unwrap_err();
+    let TlsError::OtherName { found, bound } = &error else { panic!("{error}") };
+    assert_eq!((&**found, &**bound), ("b", "a"));
+    assert_eq!(exchange(&a, &b, b"x").await.authenticated_name.as_deref(), Some("a"));
+    a.reload(tls("a")).unwrap();
+    assert_eq!(exchange(&a, &b, b"y").await.authenticated_name.as_deref(), Some("a"));
+}
+
+/// Files of long ago do not take the place of what works.
+#[tokio::test]
+async fn an_expired_certificate_is_not_taken() {
+    let ca = ca();
+    let (a, b) = (bind(ca.tls("a").unwrap()), bind(ca.tls("b").unwrap()));
+    let old = ca.issue_for("a", Duration::ZERO).unwrap();
+    let (cert, key) = (old.cert_pem.as_bytes(), old.key_pem.as_bytes());
+    let old = TlsConfig::from_pem(cert, key, ca.cert_pem().as_bytes()).unwrap();
+    // The clock of certificates counts in seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let error = a.reload(old).unwrap_err();
+    assert!(matches!(error, TlsError::Expired { .. }), "{error}");
+    assert_eq!(error.to_string(), "the certificate has expired");
+    exchange(&a, &b, b"x").await;
+    exchange(&b, &a, b"y").await;
 }

@@ -10,7 +10,7 @@ use memberlist_transport_quic::{ClusterCa, QuicTransport, TlsConfig, TlsError};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::common::{PATIENCE, bind, ca, exchange, recv, to, until, within};
 
@@ -111,6 +111,40 @@ async fn expired_certificates_are_refused() {
     assert!(text.contains("expired"), "{text}");
 }
 
+/// QUIC would panic at the first handshake.
+#[test]
+fn what_speaks_an_older_tls_alone_is_refused() {
+    let ca = ca();
+    let certificate = ca.issue("node").unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).unwrap();
+    let provider = || Arc::new(rustls::crypto::ring::default_provider());
+    let (old, new) = (&[&rustls::version::TLS12], &[&rustls::version::TLS13]);
+    let server = |versions| {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).unwrap().with_no_client_auth();
+        builder.with_single_cert(chain.clone(), key.clone_key()).unwrap()
+    };
+    let client = |versions| {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).unwrap();
+        builder.with_root_certificates(roots(&ca)).with_no_client_auth()
+    };
+    TlsConfig::from_rustls(server(new), client(new)).unwrap();
+    for (server, client) in [(server(old), client(new)), (server(new), client(old))] {
+        let error = TlsConfig::from_rustls(server, client).unwrap_err();
+        assert!(error.to_string().contains("TLS 1.3"), "{error}");
+    }
+}
+
+#[test]
+fn a_certificate_may_be_valid_for_ever() {
+    let ca = ca();
+    let certificate = ca.issue_for("node", Duration::MAX).unwrap();
+    let (cert, key) = (certificate.cert_pem.as_bytes(), certificate.key_pem.as_bytes());
+    TlsConfig::from_pem(cert, key, ca.cert_pem().as_bytes()).unwrap();
+}
+
 #[tokio::test]
 async fn nobody_comes_in_without_a_certificate_or_as_another_service() {
     let ca = ca();
@@ -206,6 +240,24 @@ async fn what_waits_for_one_member_is_not_given_to_another() {
     assert_eq!((a.stats().packets_dropped_waiting, a.stats().packets_sent), (1, 1));
 }
 
+/// As one that came through a variable without its line breaks.
+#[test]
+fn no_error_shows_a_private_key() {
+    let ca = ca();
+    let node = ca.issue("node").unwrap();
+    let secret = node.key_pem.lines().nth(1).unwrap();
+    let as_numbers = format!("{:?}", secret.as_bytes());
+    let as_numbers = as_numbers.trim_matches(['[', ']']);
+    for key in [node.key_pem.replace('\n', ""), node.key_pem.replace('\n', " ")] {
+        let (cert, ca) = (node.cert_pem.as_bytes(), ca.cert_pem().as_bytes());
+        let error = TlsConfig::from_pem(cert, key.as_bytes(), ca).unwrap_err();
+        assert!(matches!(error, TlsError::NotPem { .. }), "{error}");
+        for text in [error.to_string(), format!("{error:?}")] {
+            assert!(!text.contains(secret) && !text.contains(as_numbers), "{text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_without_a_name_does_not_do_where_names_are_bound() {
     let ca = ca();
@@ -240,13 +292,13 @@ fn files_that_cannot_be_used_are_named() {
     assert!(matches!(error, TlsError::NotPem { .. }), "{error}");
     let other = ca.issue("other").unwrap();
     let error = TlsConfig::from_pem(cert, other.key_pem.as_bytes(), root).unwrap_err();
-    assert!(matches!(error, TlsError::Certificate(_)), "{error}");
+    assert!(matches!(error, TlsError::Certificate { .. }), "{error}");
     let not_der = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let error = TlsConfig::from_pem(cert, key, not_der).unwrap_err();
-    assert!(matches!(error, TlsError::Ca(_)), "{error}");
+    assert!(matches!(error, TlsError::Ca { .. }), "{error}");
 
     let error = ClusterCa::from_pem(ca.cert_pem(), &node.key_pem).unwrap_err();
-    assert!(matches!(error, TlsError::Certificate(_)), "{error}");
+    assert!(matches!(error, TlsError::Certificate { .. }), "{error}");
     ClusterCa::from_pem(ca.cert_pem(), ca.key_pem()).unwrap();
 
     // A CA that would be passed over in silence.
@@ -261,6 +313,26 @@ fn files_that_cannot_be_used_are_named() {
     let encrypted = node.key_pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     let error = TlsConfig::from_pem(cert, encrypted.as_bytes(), root).unwrap_err();
     assert!(matches!(error, TlsError::EncryptedKey { .. }), "{error}");
+
+    // Which file it is, of what was read, and in words.
+    let folder = std::env::temp_dir().join(format!("memberlist-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &[u8]| {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name)
+    };
+    let (cert_file, ca_file) = (file("node.pem", cert), file("ca.pem", root));
+    let other_key = file("other.key", other.key_pem.as_bytes());
+    let error = TlsConfig::from_pem_files(&cert_file, &other_key, &ca_file).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("node.pem") && text.contains("other.key"), "{text}");
+    assert!(text.ends_with("the key is not the certificate's"), "{text}");
+    let (key_file, bad) = (file("node.key", key), file("bad.pem", not_der));
+    let text = TlsConfig::from_pem_files(&bad, &key_file, &ca_file).unwrap_err().to_string();
+    assert!(text.contains("bad.pem") && !text.contains("peer"), "{text}");
+    let text = TlsConfig::from_pem_files(&cert_file, &key_file, &bad).unwrap_err().to_string();
+    assert!(text.contains("bad.pem") && !text.contains("peer"), "{text}");
+    std::fs::remove_dir_all(&folder).unwrap();
 
     let error = TlsConfig::from_pem_files("/nowhere/a.pem", "b", "c").unwrap_err();
     assert!(error.to_string().contains("/nowhere/a.pem"), "{error}");

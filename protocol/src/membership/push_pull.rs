@@ -289,7 +289,7 @@ impl Membership {
         if let (Some(asked), Some(answered)) = (&peer.name, &state.from) {
             if asked != answered {
                 self.drop(DropReason::WrongNode);
-                let message = format!("it answers as {answered}");
+                let message = format!("the name is {answered}, and {asked} was expected");
                 return Err(ExchangeError::BadAnswer { peer: peer.clone(), message });
             }
         }

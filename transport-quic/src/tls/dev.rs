@@ -12,6 +12,9 @@ use super::{TlsConfig, TlsError};
 /// How long certificates are valid, if nothing else is said.
 const VALID_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// Certificates have no years above 9999.
+const VALID_FOR_EVER: Duration = Duration::from_secs(1000 * 365 * 24 * 3600);
+
 /// A certificate is valid from this long ago on, as clocks differ.
 const VALID_SINCE: Duration = Duration::from_secs(3600);
 
@@ -107,7 +110,8 @@ impl ClusterCa {
         self.issue_for(name, VALID_FOR)
     }
 
-    /// As [`issue`](Self::issue), valid for this long from now; zero makes an expired one.
+    /// As [`issue`](Self::issue), valid for this long from now, 1,000 years at most; zero makes an
+    /// expired one.
     ///
     /// # Errors
     /// As [`issue`](Self::issue).
@@ -157,5 +161,5 @@ fn common_name(name: &str) -> DistinguishedName {
 fn valid(params: &mut CertificateParams, valid_for: Duration) {
     let now = std::time::SystemTime::now();
     params.not_before = (now - VALID_SINCE).into();
-    params.not_after = (now + valid_for).into();
+    params.not_after = (now + valid_for.min(VALID_FOR_EVER)).into();
 }

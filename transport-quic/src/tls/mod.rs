@@ -5,17 +5,18 @@ mod dev;
 mod verify;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use ring::hmac;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::quic::{ClientConnection, ServerConnection, Version};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 
 #[cfg(feature = "dev-certs")]
 pub use dev::{ClusterCa, NodeCertificate};
@@ -45,12 +46,12 @@ pub enum TlsError {
         source: std::io::Error,
     },
     /// What should be PEM is not.
-    #[error("{what} is not PEM: {source}")]
+    #[error("{what} is not PEM: {why}")]
     NotPem {
-        /// `"certificate"`, `"key"` or `"CA"`, or the file it came from.
+        /// `"the certificate"`, `"the key"` or `"the CA"`, or the file it came from.
         what: String,
-        /// Where it stops making sense.
-        source: pem::Error,
+        /// What is wrong. Nothing of the text is in it, which may be a private key.
+        why: &'static str,
     },
     /// There is no such thing in the PEM text.
     #[error("there is no {kind} in {what}")]
@@ -82,11 +83,21 @@ pub enum TlsError {
         what: String,
     },
     /// A certificate of the CA cannot be trusted, because it makes no sense.
-    #[error("a CA certificate cannot be used: {0}")]
-    Ca(#[source] rustls::Error),
+    #[error("a certificate in {what} cannot be used as a CA's: {why}", why = in_words(source))]
+    Ca {
+        /// As in [`NotPem`](Self::NotPem).
+        what: String,
+        /// What is wrong.
+        source: rustls::Error,
+    },
     /// The certificate and the key do not fit each other, or make no sense.
-    #[error("the certificate and key cannot be used: {0}")]
-    Certificate(#[source] rustls::Error),
+    #[error("{what} cannot be used: {why}", why = in_words(source))]
+    Certificate {
+        /// `"the certificate and the key"`, or the files they came from.
+        what: String,
+        /// What is wrong.
+        source: rustls::Error,
+    },
     /// Peers could not be verified with what was given.
     #[error("clients cannot be verified: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -96,9 +107,27 @@ pub enum TlsError {
          subject alternative name must be the node's name"
     )]
     NoName,
+    /// Names are bound to certificates, and the one to use from now on has another name than the one
+    /// of before. A running node keeps its name.
+    #[error("the certificate is {found}'s, and the one in use is {bound}'s")]
+    OtherName {
+        /// The name in the new certificate.
+        found: Arc<str>,
+        /// The name in the certificate in use.
+        bound: Arc<str>,
+    },
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
     NotForQuic(#[from] NoInitialCipherSuite),
+    /// The new certificate has expired, or its chain has: nobody would accept it.
+    #[error("{what} has expired")]
+    Expired {
+        /// `"the certificate"`, or the file it came from.
+        what: String,
+    },
+    /// The configurations given cannot begin a handshake of QUIC: they lack TLS 1.3.
+    #[error("not for QUIC: {0}")]
+    OldTls(#[source] rustls::Error),
     /// A certificate could not be made.
     #[cfg(feature = "dev-certs")]
     #[error("could not make a certificate: {0}")]
@@ -129,11 +158,24 @@ pub struct TlsConfig {
     checks_server_name: bool,
     /// What only who holds the key can know.
     secret: Option<[u8; 32]>,
+    own: Option<Arc<Own>>,
+}
+
+/// This node's chain, if it is known, and how peers with the same CAs look at it.
+struct Own {
+    /// As in [`TlsError::Expired`].
+    what: String,
+    chain: Vec<CertificateDer<'static>>,
+    verifier: ClusterVerifier,
 }
 
 impl TlsConfig {
     /// From PEM files: this node's chain with its own certificate first, its private key (PKCS #8,
     /// PKCS #1 or SEC 1), and the certificates of one CA or several.
+    ///
+    /// Whether this node's own certificate is valid now, and of one of these CAs, is not looked at:
+    /// the peers judge it. Who has one that has expired starts, and is refused by each peer; only
+    /// [`reload`](crate::QuicTransport::reload) refuses it.
     ///
     /// # Errors
     /// [`TlsError`] that names the file.
@@ -164,21 +206,23 @@ impl TlsConfig {
         ca: (&str, &[u8]),
     ) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
-        let not_pem = |source| match source {
+        let no_key = |error| match error {
             pem::Error::NoItemsFound if contains(key.1, b"-----BEGIN ENCRYPTED PRIVATE KEY") => {
                 TlsError::EncryptedKey { what: key.0.to_owned() }
             }
             pem::Error::NoItemsFound => {
                 TlsError::Missing { kind: "private key", what: key.0.to_owned() }
             }
-            source => TlsError::NotPem { what: key.0.to_owned(), source },
+            error => not_pem(key.0, &error),
         };
-        let key = PrivateKeyDer::from_pem_slice(key.1).map_err(not_pem)?;
+        let names = (cert.0, key.0);
+        let key = PrivateKeyDer::from_pem_slice(key.1).map_err(no_key)?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(TlsError::Ca)?;
+            let unusable = |source| TlsError::Ca { what: ca.0.to_owned(), source };
+            roots.add(certificate).map_err(unusable)?;
         }
-        Self::from_der(chain, key, roots)
+        Self::from_parts(names, chain, key, roots)
     }
 
     /// From the parts themselves: this node's chain with its own certificate first, its key, and the
@@ -191,6 +235,17 @@ impl TlsConfig {
         key: PrivateKeyDer<'static>,
         roots: RootCertStore,
     ) -> Result<Self, TlsError> {
+        Self::from_parts(("the certificate", "the key"), chain, key, roots)
+    }
+
+    fn from_parts(
+        names: (&str, &str),
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        roots: RootCertStore,
+    ) -> Result<Self, TlsError> {
+        let what = || format!("{} and {}", names.0, names.1);
+        let unusable = |source| TlsError::Certificate { what: what(), source };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let own_name = chain.first().and_then(name_of);
         let secret = secret_of(&key);
@@ -198,19 +253,23 @@ impl TlsConfig {
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()?;
-        let server = server_builder(&provider)?
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unusable)?
             .with_client_cert_verifier(clients)
             .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(TlsError::Certificate)?;
+            .map_err(unusable)?;
+        let verifier = ClusterVerifier::new(roots, &provider);
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(TlsError::Certificate)?
+            .map_err(unusable)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ClusterVerifier::new(roots, &provider)))
-            .with_client_auth_cert(chain, key)
-            .map_err(TlsError::Certificate)?;
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_client_auth_cert(chain.clone(), key)
+            .map_err(unusable)?;
         let tls = Self::from_rustls(server, client)?;
-        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), ..tls })
+        let own = Some(Arc::new(Own { what: names.0.to_owned(), chain, verifier }));
+        Ok(Self { own_name, checks_server_name: false, secret: Some(secret), own, ..tls })
     }
 
     /// From rustls configurations of one's own, for what the others cannot say: revocation lists,
@@ -220,7 +279,8 @@ impl TlsConfig {
     /// of a join), its IP address. A peer that dials is what the server's verifier says.
     ///
     /// # Errors
-    /// [`TlsError::NotForQuic`] if they lack TLS 1.3 or its cipher suite with AES-128-GCM.
+    /// [`TlsError::OldTls`] if they lack TLS 1.3, [`TlsError::NotForQuic`] if they lack its cipher suite
+    /// with AES-128-GCM.
     pub fn from_rustls(server: ServerConfig, client: ClientConfig) -> Result<Self, TlsError> {
         let (mut server, mut client) = (server, client);
         server.alpn_protocols = vec![ALPN.to_vec()];
@@ -237,11 +297,22 @@ impl TlsConfig {
             binds_names: false,
             checks_server_name: true,
             secret: None,
+            own: None,
         };
         // What cannot work is told now.
         tls.quic_server()?;
         tls.quic_client()?;
+        tls.begin()?;
         Ok(tls)
+    }
+
+    /// Begins a handshake in either direction, for what QUIC takes for granted when it does.
+    fn begin(&self) -> Result<(), TlsError> {
+        let nobody = ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        let (server, client) = (Arc::clone(&self.server), Arc::clone(&self.client));
+        ServerConnection::new(server, Version::V1, Vec::new()).map_err(TlsError::OldTls)?;
+        ClientConnection::new(client, Version::V1, nobody, Vec::new()).map_err(TlsError::OldTls)?;
+        Ok(())
     }
 
     /// Whether a certificate speaks for one member only: the one whose name is the first DNS name
@@ -274,8 +345,18 @@ impl TlsConfig {
         self.binds_names
     }
 
+    /// Whether this node's certificate is still valid, as far as that is known.
+    pub(crate) fn check_expiry(&self) -> Result<(), TlsError> {
+        match self.own.as_deref() {
+            Some(own) if own.verifier.finds_expired(&own.chain) => {
+                Err(TlsError::Expired { what: own.what.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What to call the server in a handshake with this peer.
-    pub(crate) fn server_name(&self, name: Option<&str>, ip: std::net::IpAddr) -> String {
+    pub(crate) fn server_name(&self, name: Option<&str>, ip: IpAddr) -> String {
         match name {
             _ if !self.checks_server_name => NO_SERVER_NAME.to_owned(),
             Some(name) => name.to_owned(),
@@ -309,14 +390,6 @@ impl std::fmt::Debug for TlsConfig {
     }
 }
 
-type ServerBuilder = rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>;
-
-fn server_builder(provider: &Arc<CryptoProvider>) -> Result<ServerBuilder, TlsError> {
-    ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Certificate)
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
@@ -327,12 +400,42 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 fn certificates((what, text): (&str, &[u8])) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let found = found.map_err(|source| TlsError::NotPem { what: what.to_owned(), source })?;
+    let found = found.map_err(|error| not_pem(what, &error))?;
     let begun = text.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
     match found.len() {
         read if read < begun => Err(TlsError::Unread { what: what.to_owned(), begun, read }),
         0 => Err(TlsError::Missing { kind: "certificate", what: what.to_owned() }),
         _ => Ok(found),
+    }
+}
+
+/// What of the text is in the error stays out: a key whose line breaks are lost would be in it.
+fn not_pem(what: &str, error: &pem::Error) -> TlsError {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "no line \"-----END ...-----\" follows, as where line breaks are lost"
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins with \"-----BEGIN\" does not end with \"-----\""
+        }
+        pem::Error::Base64Decode(_) => "what it holds is not base64",
+        _ => "it cannot be read",
+    };
+    TlsError::NotPem { what: what.to_owned(), why }
+}
+
+/// What is wrong with a certificate or key of this node's own, for people.
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "the key is not the certificate's".to_owned()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
+            "the certificate makes no sense".to_owned()
+        }
+        // rustls says "peer" in front.
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 

@@ -9,12 +9,12 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use webpki::EndEntityCert;
 
 /// Checks the chain, the time and the signature, not the name: the address that was dialled says
 /// nothing, and who the peer is, is looked at after the handshake, alike on both sides.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ClusterVerifier {
     roots: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -23,6 +23,31 @@ pub(super) struct ClusterVerifier {
 impl ClusterVerifier {
     pub(super) fn new(roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
         Self { roots, algorithms: provider.signature_verification_algorithms }
+    }
+
+    /// Whether a chain is refused for its time. One that is not valid yet will be.
+    pub(super) fn finds_expired(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let verified = self.verify(leaf, intermediates, UnixTime::now());
+        let Err(Error::InvalidCertificate(error)) = verified else { return false };
+        matches!(error, CertificateError::Expired | CertificateError::ExpiredContext { .. })
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )
     }
 }
 
@@ -35,14 +60,7 @@ impl ServerCertVerifier for ClusterVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )?;
+        self.verify(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
