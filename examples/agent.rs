@@ -19,6 +19,8 @@
 //! With `--key` or `--keyring` it encrypts, and the commands `keys ...` show and change the keys of
 //! the whole cluster; `--label` keeps clusters apart that could reach each other.
 //!
+//! With `--wire hashicorp` it takes part in a cluster of Go memberlist's nodes, such as a Serf pool.
+//!
 //! It reads commands from standard input, one a line and one after another (`help` lists them), and
 //! writes what happens and what it answers to standard output: aligned text, or with `--json` one
 //! object a line. Logs go to standard error; `RUST_LOG` says which (default `warn`). The end of the
@@ -50,12 +52,16 @@ mod output;
 mod report;
 #[path = "agent/security.rs"]
 mod security;
+#[path = "agent/serf.rs"]
+mod serf;
 #[path = "agent/signals.rs"]
 mod signals;
 #[path = "agent/tls.rs"]
 mod tls;
 #[path = "agent/transport.rs"]
 mod transport;
+#[path = "agent/wire.rs"]
+mod wire;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -73,7 +79,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::args::{Args, Settings, Task};
 use crate::node::{Agent, Stop, report_events, report_messages};
 use crate::output::{Output, Writer};
-use crate::report::Report;
+use crate::report::{Report, lossy};
 use crate::signals::Signals;
 use crate::tls::{Reloader, TlsFiles};
 use crate::transport::{AgentTransport, TransportSettings};
@@ -133,10 +139,10 @@ async fn serve<T: AgentTransport>(
     files: Option<TlsFiles>,
     mut signals: Signals,
 ) -> Result<ExitCode, String> {
-    let (builder, messages) = Builder::new(config).messages();
-    let node = builder.start(transport).await.map_err(|error| error.to_string())?;
-
     let (output, writer) = Output::start(args.json);
+    let state = args.wire.state(output.clone());
+    let (builder, messages) = Builder::new(config).delegate(state).messages();
+    let node = builder.start(transport).await.map_err(|error| error.to_string())?;
     output.tell(ready(args, &node)).await;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
@@ -162,9 +168,11 @@ fn ready<T: AgentTransport>(args: &Args, node: &Memberlist<T>) -> Report {
     Report::Ready {
         name: node.name().to_owned(),
         transport: T::NAME,
+        wire: args.wire.name(),
         addr: node.transport().bound_addr().unwrap_or(args.bind),
         advertise: node.addr(),
-        meta: args.meta.clone(),
+        meta: lossy(&args.meta()),
+        tags: serf::decode(&args.meta()),
         label: args.label().to_owned(),
         key: primary.map(|key| key.fingerprint.to_string()),
     }

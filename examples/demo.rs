@@ -8,6 +8,9 @@
 //! With `--encrypt` everything is encrypted, and the key is replaced on all nodes while messages flow
 //! between them: none may be lost, and nobody may be suspected meanwhile.
 //!
+//! With `--wire hashicorp` the bytes are those of HashiCorp's Go memberlist, with `--wire mixed` of both
+//! formats; keys are then replaced on each node by itself.
+//!
 //! With `--transport quic` they speak QUIC, and each shows a certificate that speaks for its name
 //! alone, of a CA that is made on the spot; `--encrypt` goes with it as well.
 //!
@@ -48,6 +51,9 @@ struct Flags {
     /// What the nodes speak over.
     #[arg(long, value_enum, default_value_t = TransportKind::Net)]
     transport: TransportKind,
+    /// The format on the wire.
+    #[arg(long, value_enum, default_value_t = Wire::Native)]
+    wire: Wire,
     /// Encrypt everything by a key of the cluster, and replace the key while messages flow.
     #[arg(long)]
     encrypt: bool,
@@ -72,6 +78,18 @@ enum TransportKind {
     Quic,
 }
 
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Wire {
+    /// This library's own.
+    #[default]
+    Native,
+    /// HashiCorp memberlist's.
+    Hashicorp,
+    /// Both: each peer is spoken to in the one that it speaks.
+    Mixed,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Preset {
     /// For nodes on one machine.
@@ -87,6 +105,7 @@ enum Preset {
 struct Summary {
     nodes: u16,
     transport: TransportKind,
+    wire: Wire,
     /// From the first join until every node knows every other.
     converge_s: Option<f64>,
     /// From a broadcast until every other node has it.
@@ -115,8 +134,8 @@ struct Summary {
 async fn main() -> ExitCode {
     let flags = Flags::parse();
     let display = display::Display::new(flags.json);
-    let mut summary =
-        Summary { nodes: flags.nodes, transport: flags.transport, ..Summary::default() };
+    let Flags { nodes, transport, wire, .. } = flags;
+    let mut summary = Summary { nodes, transport, wire, ..Summary::default() };
     let outcome = match flags.transport {
         TransportKind::Net => steps::run::<Net>(&flags, &display, &mut summary).await,
         TransportKind::Quic => steps::run::<Quic>(&flags, &display, &mut summary).await,

@@ -18,6 +18,7 @@ use crate::report::clean;
 use crate::security::{Keygen, Security};
 use crate::tls::TlsFlags;
 use crate::transport::{TransportKind, TransportSettings};
+use crate::wire::Wire;
 
 /// The exit status for flags that cannot be used; clap's own.
 const BAD_FLAGS: u8 = 2;
@@ -56,7 +57,7 @@ pub(crate) struct Args {
 
     /// A text that every member gets to know
     #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) meta: String,
+    meta: String,
 
     /// Write one JSON object a line
     #[arg(long)]
@@ -67,6 +68,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     security: Security,
+
+    #[command(flatten)]
+    pub(crate) wire: Wire,
 }
 
 /// What a node is made of.
@@ -129,9 +133,10 @@ impl Args {
             ));
         }
         let config = self.plain_config();
-        let (len, limit) = (self.meta.len(), config.protocol.max_meta_bytes);
+        let (len, limit) = (self.meta().len(), config.protocol.max_meta_bytes);
         if len > limit {
-            return Err(format!("--meta: {len} bytes are over the limit of {limit}"));
+            let flag = if self.wire.meta().is_some() { "--tag" } else { "--meta" };
+            return Err(format!("{flag}: {len} bytes are over the limit of {limit}"));
         }
         for seed in &self.join {
             JoinAddress::parse(seed, config.default_port)
@@ -150,6 +155,7 @@ impl Args {
         let transport = self.transport_settings().map_err(Refusal::bad)?;
         let mut config = self.plain_config();
         self.security.apply(&mut config).map_err(Refusal::bad)?;
+        self.wire.apply(&mut config);
         Ok(Settings { config, transport })
     }
 
@@ -159,7 +165,12 @@ impl Args {
             Preset::Wan => Config::wan,
             Preset::Local => Config::local,
         };
-        preset(self.name.as_str()).with_meta(self.meta.clone())
+        preset(self.name.as_str()).with_meta(self.meta())
+    }
+
+    /// What every member gets to know.
+    pub(crate) fn meta(&self) -> Vec<u8> {
+        self.wire.meta().unwrap_or_else(|| self.meta.clone().into_bytes())
     }
 
     /// The name of the cluster.

@@ -7,7 +7,7 @@ use crate::keys::KeysCommand;
 pub(crate) enum Command {
     Members,
     Broadcast(String),
-    Send { name: String, text: String },
+    Send { name: String, text: String, reliably: bool },
     Ping(String),
     Meta(String),
     Join(Vec<String>),
@@ -28,11 +28,12 @@ pub(crate) struct BadCommand {
 }
 
 /// Every command with what it does, in the order of the help.
-pub(crate) const HELP: [(&str, &str); 16] = [
+pub(crate) const HELP: [(&str, &str); 18] = [
     ("members", "show who is here, and who was"),
     ("join ADDR...", "join a cluster through any of these members"),
     ("broadcast TEXT", "send to every member, best effort"),
     ("send NAME TEXT", "send to one member, reliably"),
+    ("send-packet NAME TEXT", "send to one member in one packet, best effort"),
     ("ping NAME", "measure the round trip to a member"),
     ("meta [TEXT]", "change this node's meta, to none without TEXT, and tell everybody"),
     ("health", "show the health score and what was counted"),
@@ -41,6 +42,7 @@ pub(crate) const HELP: [(&str, &str); 16] = [
     ("keys activate ID", "let every member seal with this key, a fingerprint or base64"),
     ("keys remove ID", "take this key from every member; --force here or before skips checks"),
     ("keys rotate", "replace all keys by a new one, or by the KEY behind it"),
+    ("keys ... --here", "install, activate or remove a key of this node alone"),
     ("tls reload", "read the certificate files again now, over QUIC"),
     ("leave", "say farewell, and go on running; join again to return"),
     ("help", "show this"),
@@ -71,9 +73,10 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
     Ok(Some(match command {
         "broadcast" => Command::Broadcast(text()?),
         "meta" => Command::Meta(rest.to_owned()),
-        "send" => {
+        "send" | "send-packet" => {
             let (name, text) = split_word(rest);
             Command::Send {
+                reliably: command == "send",
                 name: required(command, name, "NAME and TEXT")?.to_owned(),
                 text: required(command, text, "TEXT after NAME")?.to_owned(),
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use memberlist::security::{Fingerprint, KeyError, SecretKey};
-use memberlist::{KeyReport, Keys, KeysError, Memberlist, Transport};
+use memberlist::{HeldKey, KeyFailure, KeyReport, Keys, KeysError, Memberlist, Transport};
 use serde::Serialize;
 
 use crate::report::{Report, clean, line};
@@ -14,9 +14,25 @@ use crate::report::{Report, clean, line};
 pub(crate) enum KeysCommand {
     List,
     Install(SecretKey),
-    Activate { key: Fingerprint, force: bool },
-    Remove { key: Fingerprint, force: bool },
+    Activate {
+        key: Fingerprint,
+        force: bool,
+    },
+    Remove {
+        key: Fingerprint,
+        force: bool,
+    },
     Rotate(Option<SecretKey>),
+    /// On this node alone.
+    Here(HereStep),
+}
+
+/// A change of this node's keyring alone.
+#[derive(Debug)]
+pub(crate) enum HereStep {
+    Install(SecretKey),
+    Activate(Fingerprint),
+    Remove(Fingerprint),
 }
 
 /// Which keys the members said they hold, after the step that they were asked to take.
@@ -53,8 +69,11 @@ impl KeysCommand {
     /// Reads what follows `keys`. Errors repeat none of it: it may be a key.
     pub(crate) fn parse(rest: &str) -> Result<Self, String> {
         let (flags, words): (Vec<&str>, Vec<&str>) =
-            rest.split_whitespace().partition(|word| *word == "--force");
-        let force = !flags.is_empty();
+            rest.split_whitespace().partition(|word| ["--force", "--here"].contains(word));
+        let (force, here) = (flags.contains(&"--force"), flags.contains(&"--here"));
+        if here {
+            return HereStep::parse(&words, force).map(Self::Here);
+        }
         let (command, forcible) = match words[..] {
             ["list"] => (Self::List, false),
             ["install", key] => (Self::Install(secret(key)?), false),
@@ -85,11 +104,11 @@ impl KeysCommand {
         };
         match self.ask(keys).await {
             Ok(report) => Report::Keys(report),
-            Err(error) => Report::error(Some("keys"), error),
+            Err(Fault(text)) => Report::error(Some("keys"), text),
         }
     }
 
-    async fn ask<T: Transport>(self, keys: Keys<'_, T>) -> Result<KeysReport, KeysError> {
+    async fn ask<T: Transport>(self, keys: Keys<'_, T>) -> Result<KeysReport, Fault> {
         let mut note = None;
         let (step, key, report) = match self {
             Self::List => ("list", None, keys.list().await),
@@ -111,8 +130,60 @@ impl KeysCommand {
             Self::Rotate(Some(key)) => {
                 ("rotate", Some(key.fingerprint()), keys.rotate_to(key).await?)
             }
+            Self::Here(step) => return Ok(step.carry_out(keys).await?),
         };
         Ok(KeysReport { note, ..KeysReport::new(step, key, &report) })
+    }
+}
+
+impl HereStep {
+    fn parse(words: &[&str], force: bool) -> Result<Self, String> {
+        match *words {
+            _ if force => Err("--force means nothing with --here, which checks nothing".to_owned()),
+            ["install", key] => Ok(Self::Install(secret(key)?)),
+            ["activate", key] => Ok(Self::Activate(named(key)?)),
+            ["remove", key] => Ok(Self::Remove(named(key)?)),
+            _ => Err("--here is for install, activate and remove of one key".to_owned()),
+        }
+    }
+
+    async fn carry_out<T: Transport>(self, keys: Keys<'_, T>) -> Result<KeysReport, KeyFailure> {
+        let (step, key, held) = match self {
+            Self::Install(key) => ("install", key.fingerprint(), keys.install_here(key).await?),
+            Self::Activate(key) => ("activate", key, keys.activate_here(key).await?),
+            Self::Remove(key) => ("remove", key, keys.remove_here(key).await?),
+        };
+        let row = |held: &HeldKey| KeyRow {
+            fingerprint: held.fingerprint.to_string(),
+            bits: held.size.bytes() * 8,
+            held_by: 1,
+            primary_of: usize::from(held.primary),
+        };
+        Ok(KeysReport {
+            step,
+            key: Some(key.to_string()),
+            members: 1,
+            done: 1,
+            keys: held.iter().map(row).collect(),
+            failures: BTreeMap::new(),
+            absent: Vec::new(),
+            note: Some("of this node alone"),
+        })
+    }
+}
+
+/// Why a step was not taken, in words.
+struct Fault(String);
+
+impl From<KeysError> for Fault {
+    fn from(error: KeysError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<KeyFailure> for Fault {
+    fn from(error: KeyFailure) -> Self {
+        Self(error.to_string())
     }
 }
 

@@ -135,10 +135,14 @@ impl<T: AgentTransport> Agent<T> {
                     Err(error) => Report::error(Some("broadcast"), error),
                 }
             }
-            Command::Send { name, text } => {
+            Command::Send { name, text, reliably } => {
                 let bytes = text.len();
-                match self.node.send_reliable(&name, text).await {
-                    Ok(()) => Report::Sent { name, bytes },
+                let sent = match reliably {
+                    true => self.node.send_reliable(&name, text).await,
+                    false => self.node.send(&name, text).await,
+                };
+                match sent {
+                    Ok(()) => Report::Sent { name, bytes, reliable: reliably },
                     Err(error) => Report::error(Some("send"), error),
                 }
             }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::command::HELP;
 use crate::keys::KeysReport;
+use crate::serf;
 
 /// One event or answer. As JSON the variant's name is in `event`, the fields beside it.
 #[derive(Serialize)]
@@ -20,9 +21,13 @@ pub(crate) enum Report {
     Ready {
         name: String,
         transport: &'static str,
+        wire: &'static str,
         addr: SocketAddr,
         advertise: SocketAddr,
         meta: String,
+        /// Serf's, if the meta is such.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tags: Option<BTreeMap<String, String>>,
         #[serde(skip_serializing_if = "String::is_empty")]
         label: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +100,14 @@ pub(crate) enum Report {
         text: String,
     },
 
+    /// The state of another node's application, as that gave it when states were exchanged; `join` if
+    /// that was a first exchange.
+    State {
+        join: bool,
+        bytes: usize,
+        text: String,
+    },
+
     // ---- answers
     /// Who is here (alive or suspect), and who was (dead or left).
     Members {
@@ -110,10 +123,11 @@ pub(crate) enum Report {
     Broadcast {
         bytes: usize,
     },
-    /// The member has the message.
+    /// The member has the message, if it was sent reliably; else it is on its way.
     Sent {
         name: String,
         bytes: usize,
+        reliable: bool,
     },
     /// The member answered.
     Pong {
@@ -153,6 +167,9 @@ pub(crate) struct MemberReport {
     addr: SocketAddr,
     state: String,
     meta: String,
+    /// Serf's, if the meta is such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<BTreeMap<String, String>>,
     incarnation: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -180,6 +197,7 @@ impl From<&Member> for MemberReport {
             addr: member.addr(),
             state: member.state.to_string(),
             meta: lossy(&member.node.meta),
+            tags: serf::decode(&member.node.meta),
             incarnation: member.incarnation,
             reason: death.map(ToString::to_string),
         }
@@ -187,6 +205,11 @@ impl From<&Member> for MemberReport {
 }
 
 impl Report {
+    /// The state of another application.
+    pub(crate) fn state(state: &[u8], join: bool) -> Self {
+        Self::State { join, bytes: state.len(), text: lossy(state) }
+    }
+
     /// A message, and who is known to have sent it.
     pub(crate) fn message(message: UserMessage, name: Option<String>) -> Self {
         Self::Message {
@@ -209,6 +232,8 @@ impl Health {
         let counts = [
             ("packets_received", stats.packets_received),
             ("packets_sent", stats.packets_sent),
+            ("packets_received_hashicorp", stats.packets_received_hashicorp),
+            ("packets_sent_hashicorp", stats.packets_sent_hashicorp),
             ("probes", stats.probes),
             ("probes_failed", stats.probes_failed),
             ("suspicions", stats.suspicions),
@@ -258,19 +283,22 @@ impl Report {
 
     fn text(&self) -> String {
         match self {
-            Self::Ready { name, transport, addr, advertise, meta, label, key } => {
+            Self::Ready { name, transport, wire, addr, advertise, meta, tags, label, key } => {
                 let mut rest = addr.to_string();
                 if addr != advertise {
                     rest.push_str(&format!(", advertised as {advertise}"));
                 }
                 rest.push_str(&format!("  over {transport}"));
+                if *wire != "native" {
+                    rest.push_str(&format!("  wire {wire}"));
+                }
                 if !label.is_empty() {
                     rest.push_str(&format!("  label {label:?}"));
                 }
                 if let Some(key) = key {
                     rest.push_str(&format!("  key {key}"));
                 }
-                line("ready", name, &with_meta(rest, meta))
+                line("ready", name, &with_tags_or_meta(rest, tags.as_ref(), meta))
             }
             Self::Leaving { name, signal } => {
                 line("leaving", name, &format!("by {signal}; once more to end at once"))
@@ -304,6 +332,11 @@ impl Report {
                 line("message", name, &format!("{addr:<21}  {how:<8}  {text}"))
             }
 
+            Self::State { join, text, .. } => {
+                let when = if *join { "join" } else { "exchange" };
+                line("state", "", &format!("{when:<8}  {text}"))
+            }
+
             Self::Members { members, gone } => {
                 let title = format!("{} here, {} gone", members.len(), gone.len());
                 table(line("members", "", &title), members, gone)
@@ -313,7 +346,10 @@ impl Report {
                 line("joined", "", &rest)
             }
             Self::Broadcast { bytes } => line("broadcast", "", &format!("{bytes} bytes")),
-            Self::Sent { name, bytes } => line("sent", name, &format!("{bytes} bytes")),
+            Self::Sent { name, bytes, reliable } => {
+                let how = if *reliable { "" } else { ", best effort" };
+                line("sent", name, &format!("{bytes} bytes{how}"))
+            }
             Self::Pong { name, addr, rtt_ms } => {
                 let addr = addr.map(|addr| addr.to_string()).unwrap_or_default();
                 line("pong", name, &format!("{addr:<21}  {rtt_ms:.3} ms"))
@@ -339,7 +375,8 @@ impl Report {
 
 impl MemberReport {
     fn text(&self, word: &str) -> String {
-        let mut rest = with_meta(format!("{:<21}", self.addr), &self.meta);
+        let rest = format!("{:<21}", self.addr);
+        let mut rest = with_tags_or_meta(rest, self.tags.as_ref(), &self.meta);
         if let Some(reason) = &self.reason {
             rest.push_str(&format!("  {reason}"));
         }
@@ -375,7 +412,7 @@ fn table(title: String, members: &[MemberReport], gone: &[MemberReport]) -> Stri
     for member in all() {
         let name = clean(&member.name);
         let addr = member.addr.to_string();
-        let meta = clean(&member.meta);
+        let meta = member.tags.as_ref().map_or_else(|| clean(&member.meta), shown);
         let row = format!("  {name:<names$}  {addr:<addrs$}  {:<7}  {meta}", member.state);
         text.push('\n');
         text.push_str(row.trim_end());
@@ -383,14 +420,27 @@ fn table(title: String, members: &[MemberReport], gone: &[MemberReport]) -> Stri
     text
 }
 
-fn with_meta(mut text: String, meta: &str) -> String {
-    if !meta.is_empty() {
-        text.push_str(&format!("  meta {meta:?}"));
+fn with_tags_or_meta(
+    mut text: String,
+    tags: Option<&BTreeMap<String, String>>,
+    meta: &str,
+) -> String {
+    match tags {
+        Some(tags) => text.push_str(&format!("  tags {}", shown(tags))),
+        None if !meta.is_empty() => text.push_str(&format!("  meta {meta:?}")),
+        None => {}
     }
     text
 }
 
-fn lossy(bytes: &[u8]) -> String {
+/// Tags as in `serf members`.
+fn shown(tags: &BTreeMap<String, String>) -> String {
+    let tag = |(key, value): (&String, &String)| format!("{}={}", clean(key), clean(value));
+    tags.iter().map(tag).collect::<Vec<_>>().join(",")
+}
+
+/// As text, with marks in place of what is not UTF-8.
+pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -37,6 +37,10 @@ pub(crate) struct Security {
     #[arg(long)]
     no_verify_incoming: bool,
 
+    /// Open what old nodes of protocol version 1 seal, of which the version is not proven
+    #[arg(long)]
+    accept_v0: bool,
+
     /// The name of the cluster, the same on all of its nodes; those with another one are kept apart
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
@@ -81,6 +85,7 @@ impl Security {
         let switches = [
             (self.no_encrypt_outgoing && keyless, "--no-encrypt-outgoing", "--key or --keyring"),
             (self.no_verify_incoming && keyless, "--no-verify-incoming", "--key or --keyring"),
+            (self.accept_v0 && keyless, "--accept-v0", "--key or --keyring"),
             (self.no_label_outgoing && labelless, "--no-label-outgoing", "--label"),
             (self.no_require_label && labelless, "--no-require-label", "--label"),
         ];
@@ -106,6 +111,7 @@ impl Security {
         config.encryption = self.encryption()?.map(|mut encryption| {
             encryption.encrypt_outgoing = !self.no_encrypt_outgoing;
             encryption.verify_incoming = !self.no_verify_incoming;
+            encryption.accept_v0 = self.accept_v0;
             encryption
         });
         Ok(())

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use memberlist::security::{KeySize, Keyring, SecretKey};
 use memberlist::{
     Builder, Bytes, Config, Delegate, Encryption, Event, Memberlist, NodeState, UserMessage,
+    WireFormat,
 };
 use tokio::sync::Notify;
 
 use crate::network::Network;
-use crate::{Flags, Preset};
+use crate::{Flags, Preset, Wire};
 
 /// The broadcast of the step that spreads one.
 pub(crate) const HELLO: &str = "hello, cluster";
@@ -35,6 +36,7 @@ pub(crate) struct Cluster<N: Network> {
     pub(crate) key: Option<SecretKey>,
     network: N,
     preset: Preset,
+    pub(crate) wire: Wire,
     label: String,
     compression: bool,
 }
@@ -162,6 +164,7 @@ impl<N: Network> Cluster<N> {
             key: flags.encrypt.then(|| SecretKey::generate(KeySize::Bits256)).transpose()?,
             network: N::new(&names)?,
             preset: flags.preset,
+            wire: flags.wire,
             label: flags.label.clone(),
             compression: !flags.no_compress,
         };
@@ -181,6 +184,11 @@ impl<N: Network> Cluster<N> {
         };
         config.label = self.label.clone();
         config.protocol.compression = self.compression;
+        config.protocol.wire_format = match self.wire {
+            Wire::Native => WireFormat::Native,
+            Wire::Hashicorp => WireFormat::Hashicorp,
+            Wire::Mixed => WireFormat::Mixed,
+        };
         config.encryption = self.key.clone().map(|key| Encryption::new(Keyring::new(key)));
         let reporter = Reporter { name: name.to_owned(), watch: Arc::clone(&self.watch) };
         let transport = self.network.bind(name, addr)?;

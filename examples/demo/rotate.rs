@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::Wire;
 use crate::cluster::{Cluster, Node};
 use crate::display::Display;
 use crate::network::Network;
@@ -65,8 +66,12 @@ pub(crate) async fn rotate<N: Network>(
 
     let new = SecretKey::generate(KeySize::Bits256)?;
     let began = Instant::now();
-    let keys = cluster.node(0)?.keys().ok_or("the nodes have no keys")?;
-    keys.rotate_to(new.clone()).await?;
+    if cluster.wire == Wire::Native {
+        let keys = cluster.node(0)?.keys().ok_or("the nodes have no keys")?;
+        keys.rotate_to(new.clone()).await?;
+    } else {
+        rotate_each(&nodes, &new).await?;
+    }
     let took = began.elapsed();
 
     let so_far = received();
@@ -129,6 +134,30 @@ pub(crate) async fn rotate<N: Network>(
 struct Sent {
     reliable: usize,
     broadcasts: usize,
+}
+
+/// In Go's format keys are not changed over the wire: each step is taken on every node by itself, before
+/// the next.
+async fn rotate_each<T: Transport>(
+    nodes: &[Memberlist<T>],
+    new: &SecretKey,
+) -> Result<(), Box<dyn Error>> {
+    let keys: Option<Vec<_>> = nodes.iter().map(Memberlist::keys).collect();
+    let keys = keys.ok_or("the nodes have no keys")?;
+    for keys in &keys {
+        keys.install_here(new.clone()).await?;
+    }
+    for keys in &keys {
+        keys.activate_here(new.fingerprint()).await?;
+    }
+    // What was sealed before arrives meanwhile.
+    sleep(FOR_BROADCASTS).await;
+    for keys in &keys {
+        for old in keys.local().into_iter().filter(|old| old.fingerprint != new.fingerprint()) {
+            keys.remove_here(old.fingerprint).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Sends to one other after another, and now and then to all, until told to stop.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
+use memberlist_protocol::wire::Dialect;
+use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord, StreamItem};
 use memberlist_protocol::{DropReason, ExchangeError, Peer};
 use memberlist_transport::{RecvError, Source, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -118,7 +119,7 @@ impl Server {
                 let (peer, source) = (peer.clone(), source.map(|(name, _)| name));
                 let command = |reply| Command::StreamPing { peer, node, source, reply };
                 match self.ask(command).await {
-                    Some(true) => channel.send(ack(format, sequence, &[])).await,
+                    Some(true) => channel.send(ack(channel.dialect(), format, sequence)).await,
                     _ => Ok(()),
                 }
             }
@@ -134,11 +135,11 @@ impl Server {
             }
             StreamItem::Request { topic, .. } => {
                 let text = format!("this node has no answers on topic {topic}");
-                channel.send(MessageFrames::error(format, &text)).await
+                channel.send_error(&text).await
             }
             _ => {
                 let text = "this message has no place at the beginning of a stream";
-                channel.send(MessageFrames::error(format, text)).await
+                channel.send_error(text).await
             }
         }
     }
@@ -189,14 +190,14 @@ impl Server {
     {
         if let Some(other) = state.to.as_ref().filter(|to| **to != self.context.own) {
             let text = format!("this is {}, not {other}", self.context.own);
-            return channel.send(MessageFrames::error(self.context.format, &text)).await;
+            return channel.send_error(&text).await;
         }
         let command = |reply| Command::ServePushPull { peer: peer.clone(), state, reply };
         let (records, state) = match self.ask(command).await {
             Some(Ok(served)) => served,
             Some(Err(refusal)) => {
                 let text = text_for_the_refused(&refusal);
-                return channel.send(MessageFrames::error(self.context.format, &text)).await;
+                return channel.send_error(&text).await;
             }
             None => return Ok(()),
         };
@@ -236,17 +237,20 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let format = self.context.format;
+        let receipts = channel.dialect() == Dialect::Native;
         let delivery = Delivery { message, _budget: std::mem::take(&mut channel.budget) };
         let mut waiting = std::pin::pin!(self.messages.send(delivery));
         loop {
             match tokio::time::timeout(self.context.timeout / 3, &mut waiting).await {
-                Ok(Ok(())) => return channel.send(receipt(format, true)).await,
+                Ok(Ok(())) if receipts => return channel.send(receipt(true)).await,
+                // In Go's format the end of the stream is the receipt.
+                Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => {
                     let text = "this node's application takes no messages any more";
-                    return channel.send(MessageFrames::error(format, text)).await;
+                    return channel.send_error(text).await;
                 }
-                Err(_) => channel.send(receipt(format, false)).await?,
+                Err(_) if receipts => channel.send(receipt(false)).await?,
+                Err(_) => {}
             }
         }
     }
@@ -267,10 +271,10 @@ async fn answer_with_own_state<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    match own_state(context, to.from.clone(), to.join, records) {
+    match own_state(context, channel.dialect(), to.from.clone(), to.join, records) {
         Ok(own) => channel.send(own).await,
         Err(fault) => {
-            let told = channel.send(MessageFrames::error(context.format, &fault.to_string())).await;
+            let told = channel.send_error(&fault.to_string()).await;
             told.and(Err(fault))
         }
     }

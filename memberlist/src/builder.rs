@@ -64,6 +64,11 @@ impl Builder {
         Self { config, delegate: Arc::new(()), observed: false, messages: None }
     }
 
+    /// The settings, to be changed before the start.
+    pub fn config(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
     /// The application's side of the node.
     pub fn delegate(mut self, delegate: impl Delegate) -> Self {
         self.delegate = Arc::new(delegate);
@@ -106,7 +111,8 @@ impl Builder {
         let hub = Arc::clone(&shared.hub);
         let transport = Arc::new(transport);
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
-        let context = stream_context(&config, id, &delegate, layers);
+        let port = transport.advertise_addr().port();
+        let context = stream_context(&config, id, port, &delegate, layers);
         let messages = messages.unwrap_or_else(|| {
             let (sender, receiver) = mpsc::channel(queue_capacity(&config));
             match observed {
@@ -159,11 +165,13 @@ fn notice_capacity(config: &Config) -> Capacity {
 fn stream_context(
     config: &Config,
     own: NodeId,
+    port: u16,
     delegate: &Arc<dyn Delegate>,
     layers: Arc<Layers>,
 ) -> StreamContext {
     StreamContext {
         own,
+        port,
         format: config.protocol.wire_format,
         compression: config.protocol.compression,
         limits: stream_limits(config),

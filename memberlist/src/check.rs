@@ -130,17 +130,40 @@ fn contradiction(config: &Config) -> Result<Option<&'static str>, StartError> {
              on last, in the way back off first",
         ));
     }
+    #[cfg(feature = "encryption")]
+    if sealing_version(config) == memberlist_security::Version::V0
+        && config.encryption.as_ref().is_some_and(|it| !it.accept_v0)
+    {
+        return Ok(Some(
+            "a node of protocol version 1 seals with encryption version 0, which it does not open without \
+             `accept_v0`: nodes with these settings cannot read each other",
+        ));
+    }
     Ok(None)
 }
 
 /// What goes around packets and streams.
 pub(crate) fn layers(config: &Config) -> Result<Layers, StartError> {
     let label = Label::new(&config.label)?;
+    let format = config.protocol.wire_format;
     #[cfg(feature = "encryption")]
-    let sealing = Sealing::new(config.encryption.as_ref());
+    let sealing = Sealing::new(config.encryption.as_ref(), sealing_version(config));
     #[cfg(not(feature = "encryption"))]
     let sealing = Sealing;
-    Ok(Layers::new(label, config.label_outgoing, config.inbound_label, sealing))
+    Ok(Layers::new(format, label, config.label_outgoing, config.inbound_label, sealing))
+}
+
+/// Go: `encryptionVersion`.
+#[cfg(feature = "encryption")]
+fn sealing_version(config: &Config) -> memberlist_security::Version {
+    use memberlist_protocol::WireFormat;
+    use memberlist_security::Version;
+    match config.protocol.wire_format {
+        WireFormat::Hashicorp | WireFormat::Mixed if config.protocol.protocol_version == 1 => {
+            Version::V0
+        }
+        _ => Version::V1,
+    }
 }
 
 #[cfg(all(test, feature = "encryption"))]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord};
 use memberlist_protocol::{
     BroadcastError, DropReason, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority,
@@ -43,6 +44,11 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<(), BroadcastError>>,
     },
     BroadcastsAvailable,
+    /// In which format this node speaks to a peer.
+    Dialect {
+        peer: Peer,
+        reply: oneshot::Sender<Dialect>,
+    },
     Tombstone {
         name: Box<str>,
         reply: oneshot::Sender<Option<Tombstone>>,

@@ -267,6 +267,7 @@ impl<T: Transport> Driver<T> {
                 let _ = reply.send(self.machine.broadcast(&payload, relation, priority, now));
             }
             Command::Send { to, payload, reply } => drop(reply.send(self.send(to, payload))),
+            Command::Dialect { peer, reply } => drop(reply.send(self.machine.dialect_for(&peer))),
             Command::Tombstone { name, reply } => {
                 let found = self.machine.tombstones().find(|t| t.node.id.as_str() == &*name);
                 let _ = reply.send(found.cloned());
@@ -399,7 +400,7 @@ impl<T: Transport> Driver<T> {
         let cancelled = self.waiting.cancels.remove(&request.id);
         let transport = Arc::clone(&self.transport);
         let context = self.context.clone();
-        let (id, peer) = (request.id, request.to.clone());
+        let (id, peer, dialect) = (request.id, request.to.clone(), request.dialect);
         let records = match request.kind {
             StreamRequestKind::PushPull { .. } => self.machine.local_state(),
             _ => Vec::new(),
@@ -408,11 +409,12 @@ impl<T: Transport> Driver<T> {
             let exchange = async {
                 match request.kind {
                     StreamRequestKind::PushPull { join } => {
-                        push_pull(&*transport, &context, &peer, join, records).await
+                        push_pull(&*transport, &context, &peer, dialect, join, records).await
                     }
                     StreamRequestKind::Ping { sequence, timeout } => {
                         let source = transport.advertise_addr();
-                        stream_ping(&*transport, &context, &peer, sequence, source, timeout).await
+                        let to = (&peer, dialect);
+                        stream_ping(&*transport, &context, to, sequence, source, timeout).await
                     }
                     _ => Err(ExchangeError::Cancelled),
                 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{
     ExchangeError, Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone,
 };
@@ -55,6 +56,18 @@ impl<T: Transport> Inner<T> {
             // If the node is down, nobody counts any more.
             let _ = self.commands.send(Command::CountDrop { reason: *reason }).await;
         }
+    }
+
+    /// In which format this node speaks to a peer.
+    pub(crate) async fn dialect_for(&self, peer: &Peer) -> Result<Dialect, Closed> {
+        let format = self.context.format;
+        if format != WireFormat::Mixed {
+            return Ok(format.towards_strangers());
+        }
+        let (reply, answer) = oneshot::channel();
+        let peer = peer.clone();
+        self.commands.send(Command::Dialect { peer, reply }).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
     }
 }
 
@@ -366,6 +379,10 @@ impl<T: Transport> Memberlist<T> {
     /// that each gets them once, usually within a second, in no order. Best effort, but gossip
     /// rarely misses a member; see also [`send_reliable`](Self::send_reliable).
     ///
+    /// In Go's format nobody passes them on: this node sends them to each member itself, one gossip tick
+    /// after the other, perhaps more than once, and they do not say where they began. In a mixed cluster a
+    /// member may get them both ways.
+    ///
     /// # Errors
     /// If they do not fit a packet, or this node has left.
     pub async fn broadcast(&self, payload: impl Into<Bytes>) -> Result<(), SendError> {
@@ -425,7 +442,8 @@ impl<T: Transport> Memberlist<T> {
     /// Sends bytes to one member over a stream, and waits until they are in the queue of its
     /// application: one that is slow holds the sender back. What the application does with them is
     /// not known, and the receiver is not told who sent them: put a name into the payload where that
-    /// matters. Somebody who has kept the stream can deliver it again, with encryption for as long as
+    /// matters. Go's format has no receipts: a member that is spoken to in it has read the bytes when this
+    /// returns, and nothing is known of its queue. Somebody who has kept the stream can deliver it again, with encryption for as long as
     /// its key is installed: number the messages where that matters. At most 20 MiB.
     ///
     /// # Errors
@@ -441,11 +459,12 @@ impl<T: Transport> Memberlist<T> {
         if payload.len() > limit {
             return Err(SendError::TooLarge { len: payload.len(), limit });
         }
+        let dialect = self.inner.dialect_for(&to).await?;
         let inner = &self.inner;
         tokio::select! {
             biased;
             () = inner.commands.closed() => Err(Closed.into()),
-            sent = send_user_message(&*inner.transport, &inner.context, to, payload) => {
+            sent = send_user_message(&*inner.transport, &inner.context, to, dialect, payload) => {
                 inner.count_layer_fault(sent.as_ref().err()).await;
                 Ok(sent?)
             }

@@ -25,6 +25,7 @@
 //! - [`Config`]: settings with presets for LAN, WAN and one machine.
 //! - [`Delegate`]: what the application may decide, provide and observe.
 //! - [`Event`] and [`Subscription`]: what happens.
+//! - [`WireFormat`]: in which bytes: this library's own, or HashiCorp's among nodes of Go memberlist.
 //! - [`Transport`]: what carries the bytes; [`net`] is UDP and TCP, [`memory`] is for tests.
 
 mod accept;
@@ -67,7 +68,7 @@ pub use layers::LayerError;
 pub use memberlist_protocol as protocol;
 pub use memberlist_protocol::{
     Death, ExchangeError, Member, Node, NodeId, NodeState, Peer, Priority, Refusal, Relation,
-    Stats, Tombstone, wire::stream::RemoteRecord,
+    Stats, Tombstone, WireFormat, wire::stream::RemoteRecord,
 };
 pub use memberlist_security as security;
 pub use memberlist_transport::{self as transport, Transport, memory};

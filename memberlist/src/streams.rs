@@ -1,8 +1,7 @@
 //! Streams: reading and writing messages with deadlines and within a memory limit.
 //!
 //! Every exchange runs on a task of its own, so that neither a large state nor a slow peer holds up
-//! the node. A direction of a stream is the format's preamble followed by records; see
-//! `docs/WIRE.md`.
+//! the node. Who opens a stream chooses the format, and is answered in it; see `docs/WIRE.md`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,11 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
-use memberlist_protocol::wire::WireFormat;
 use memberlist_protocol::wire::stream::{
-    Assembler, FrameNumber, FrameReader, Held, MessageFrames, PushPullStart, SnapshotRecord,
-    StreamError, StreamItem, StreamLimits, preamble,
+    FrameNumber, Held, MessageFrames, MessageReader, PushPullStart, SnapshotRecord, StreamError,
+    StreamItem, StreamLimits, preamble,
 };
+use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{ExchangeError, NodeId, Peer, StreamResponse};
 use memberlist_transport::{Destination, OpenError, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,6 +50,8 @@ const WAIT: u8 = 1;
 #[derive(Clone)]
 pub(crate) struct StreamContext {
     pub(crate) own: NodeId,
+    /// The port of a node that gives none, as old ones do in Go's format.
+    pub(crate) port: u16,
     pub(crate) format: WireFormat,
     /// Whether what is written is compressed.
     pub(crate) compression: bool,
@@ -97,8 +98,15 @@ impl Budget {
 pub(crate) enum StreamFault {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("the peer closed the stream without an answer; it may have another label, or no time")]
+    #[error(
+        "the peer closed the stream without an answer; it may have another label or wire format, or no time"
+    )]
     Eof,
+    /// The same of a peer that had not read all that it was sent.
+    #[error(
+        "{0}: the peer closed the stream without an answer; it may have another label or wire format"
+    )]
+    Reset(io::Error),
     #[error("{0}")]
     Layer(#[from] LayerError),
     /// The peer refuses, in its words.
@@ -117,7 +125,7 @@ pub(crate) enum StreamFault {
 impl StreamFault {
     pub(crate) fn into_exchange_error(self, peer: Peer) -> ExchangeError {
         match self {
-            Self::Io(error) => ExchangeError::Io { peer, message: error.to_string() },
+            Self::Io(_) | Self::Reset(_) => ExchangeError::Io { peer, message: self.to_string() },
             Self::Stalled(timeout) => ExchangeError::Timeout { peer, timeout },
             Self::Layer(error) => {
                 ExchangeError::Layer { peer, reason: error.reason(), message: error.to_string() }
@@ -138,10 +146,10 @@ pub(crate) struct Channel<S> {
     dialled_at: Option<SocketAddr>,
     inbound: StreamReader,
     outbound: StreamWriter,
-    frames: FrameReader,
-    assembler: Assembler,
+    messages: MessageReader,
     number: FrameNumber,
-    dialled: bool,
+    /// The format that was chosen for a stream that this node opened.
+    dialled: Option<Dialect>,
     wrote_preamble: bool,
     out: Vec<u8>,
     received: usize,
@@ -150,10 +158,15 @@ pub(crate) struct Channel<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// On a stream that this node opened; sealed with this key instead of the primary, if it is given.
-    pub(crate) fn dialled(stream: S, context: StreamContext, key: Option<KeyName>) -> Self {
+    pub(crate) fn dialled(
+        stream: S,
+        context: StreamContext,
+        dialect: Dialect,
+        key: Option<KeyName>,
+    ) -> Self {
         let inbound = StreamReader::of_answer(Arc::clone(&context.layers));
         let outbound = StreamWriter::of_dialler(Arc::clone(&context.layers), key);
-        Self { dialled: true, ..Self::new(stream, context, inbound, outbound) }
+        Self { dialled: Some(dialect), ..Self::new(stream, context, inbound, outbound) }
     }
 
     /// On a stream that a peer opened.
@@ -174,16 +187,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             dialled_at: None,
             inbound,
             outbound,
-            frames: FrameReader::new(context.format, context.limits),
-            assembler: Assembler::new(context.format, context.limits),
+            messages: MessageReader::new(context.format, context.limits, context.port)
+                .asking_before_inflating(),
             number: FrameNumber::default(),
-            dialled: false,
+            dialled: None,
             wrote_preamble: false,
             out: Vec::new(),
             received: 0,
             budget: Budget::default(),
             context,
         }
+    }
+
+    /// The format in which this node writes: that of the question.
+    pub(crate) fn dialect(&self) -> Dialect {
+        let asked = self.dialled.or_else(|| self.messages.dialect());
+        asked.unwrap_or(self.context.format.towards_strangers())
     }
 
     /// Writes a question. A peer that refuses may hang up before it has read all of it: what it said
@@ -197,26 +216,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Ok(StreamItem::Error(message)) | Err(StreamFault::Refused(message)) => {
                 Err(StreamFault::Refused(message))
             }
-            _ => Err(error.into()),
+            _ => Err(self.unanswered(error)),
+        }
+    }
+
+    /// Names what a peer may mean that hangs up on a question.
+    fn unanswered(&self, error: io::Error) -> StreamFault {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        let hung_up = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+        match hung_up && self.dialled.is_some() && self.received == 0 {
+            true => StreamFault::Reset(error),
+            false => error.into(),
         }
     }
 
     /// Writes one message, piece by piece.
     pub(crate) async fn send(&mut self, message: MessageFrames) -> Result<(), StreamFault> {
         let mut message = message.compressed(self.context.compression);
-        self.outbound.answer(&self.inbound);
-        let dialled = self.dialled;
+        let dialect = self.dialect();
+        self.outbound.answer(&self.inbound, dialect);
         loop {
-            let (format, number) = (self.context.format, &mut self.number);
-            let wrote_preamble = &mut self.wrote_preamble;
+            let (number, wrote_preamble) = (&mut self.number, &mut self.wrote_preamble);
             let any = self.outbound.wrap(&mut self.out, |out| {
                 if !std::mem::replace(wrote_preamble, true) {
-                    preamble(format, out);
+                    preamble(dialect, out);
                 }
                 message.next_record(number, out)
             })?;
-            if dialled {
-                self.inbound.expect_answer(&self.outbound);
+            if self.dialled.is_some() {
+                self.inbound.expect_answer(&self.outbound, dialect);
             }
             if !any {
                 break;
@@ -271,42 +299,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let mut buf = vec![0; READ_BYTES];
         let (mut deadline, mut progress) = (Instant::now() + self.context.timeout, 0);
         loop {
-            while let Some(payload) = self.frames.next_frame()? {
-                let item = self.assembler.push(&payload)?;
-                match item {
-                    Some(StreamItem::PushPull(mut state)) => {
-                        self.charge(state.nodes.len()).await?;
-                        state.held = Held::new(std::mem::take(&mut self.budget));
-                        return Ok(StreamItem::PushPull(state));
-                    }
-                    Some(item) => return Ok(item),
-                    None => self.charge(self.assembler.pending_nodes()).await?,
+            match self.messages.next_item()? {
+                Some(StreamItem::PushPull(mut state)) => {
+                    self.charge(state.nodes.len()).await?;
+                    state.held = Held::new(std::mem::take(&mut self.budget));
+                    return Ok(StreamItem::PushPull(state));
                 }
+                Some(item) => return Ok(item),
+                None => self.charge(self.messages.pending_nodes()).await?,
+            }
+            if self.messages.grant_inflating() {
+                continue;
             }
             let read = timeout_at(deadline, self.stream.read(&mut buf));
-            let len = read.await.map_err(|_| self.stalled())??;
+            let read = read.await.map_err(|_| self.stalled())?;
+            let len = read.map_err(|error| self.unanswered(error))?;
             if len == 0 {
                 if !self.inbound.is_whole()? {
                     return Err(StreamError::Truncated.into());
                 }
-                self.frames.finish()?;
-                self.assembler.finish()?;
+                self.messages.finish()?;
                 return Err(StreamFault::Eof);
             }
             self.received += len;
             progress += len;
-            self.charge(self.assembler.pending_nodes()).await?;
-            if progress >= READ_BYTES {
+            self.charge(self.messages.pending_nodes()).await?;
+            // In Go's format a frame of 20 MiB is waited for. Who has no key must not hold that much of
+            // what streams share for as long as it takes to trickle in.
+            if progress >= READ_BYTES && !self.inbound.is_unproven() {
                 (deadline, progress) = (Instant::now() + self.context.timeout, 0);
             }
-            self.inbound.push(&buf[..len], &mut self.frames)?;
+            self.inbound.push(&buf[..len], &mut self.messages)?;
         }
     }
 
     /// Tells a peer why what it said is refused: in the clear, unless it has shown that it has a key.
     pub(crate) async fn refuse(&mut self, text: &str) -> Result<(), StreamFault> {
         match self.inbound.opened_with() {
-            Some(_) => self.send(MessageFrames::error(self.context.format, text)).await,
+            Some(_) => self.send_error(text).await,
             None => self.refuse_in_the_clear(text).await,
         }
     }
@@ -315,7 +345,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// that, and strangers would draw messages under the cluster's keys.
     pub(crate) async fn refuse_in_the_clear(&mut self, text: &str) -> Result<(), StreamFault> {
         self.outbound.refuse_in_the_clear();
-        self.send(MessageFrames::error(self.context.format, text)).await
+        self.send_error(text).await
+    }
+
+    /// Says why there is no other answer.
+    pub(crate) async fn send_error(&mut self, text: &str) -> Result<(), StreamFault> {
+        self.send(MessageFrames::error(self.dialect(), text)).await
     }
 
     /// The key that opened what came last; nothing if it came in the clear.
@@ -339,7 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// Pays for what has been received and decoded, waiting for others to give back if it must.
     async fn charge(&mut self, decoded_nodes: usize) -> Result<(), StreamFault> {
-        let content = self.received.max(self.assembler.pending_bytes());
+        let content = self.received.max(self.messages.pending_bytes());
         let held = content.saturating_add(decoded_nodes.saturating_mul(NODE_BYTES));
         // What is larger than all of the budget may go on alone: the message limits bound it.
         let charged = held.saturating_sub(FREE_BYTES).min(self.context.budget_bytes);
@@ -370,13 +405,14 @@ pub(crate) async fn open<T: Transport>(
     transport: &T,
     context: &StreamContext,
     peer: &Peer,
+    dialect: Dialect,
     within: Duration,
     key: Option<KeyName>,
 ) -> Result<Channel<T::Stream>, ExchangeError> {
     let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_arc) };
     match transport.open_stream(&to, within).await {
         Ok(stream) => {
-            let mut channel = Channel::dialled(stream, context.clone(), key);
+            let mut channel = Channel::dialled(stream, context.clone(), dialect, key);
             channel.dialled_at = Some(peer.addr);
             Ok(channel)
         }
@@ -396,12 +432,13 @@ pub(crate) async fn push_pull<T: Transport>(
     transport: &T,
     context: &StreamContext,
     peer: &Peer,
+    dialect: Dialect,
     join: bool,
     records: Vec<SnapshotRecord>,
 ) -> Result<StreamResponse, ExchangeError> {
-    let mut channel = open(transport, context, peer, context.timeout, None).await?;
+    let mut channel = open(transport, context, peer, dialect, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    let own = own_state(context, peer.name.clone(), join, records).map_err(fault)?;
+    let own = own_state(context, dialect, peer.name.clone(), join, records).map_err(fault)?;
     channel.ask(own).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
@@ -414,6 +451,7 @@ pub(crate) async fn push_pull<T: Transport>(
 /// is no state: an empty one would be taken for the application's word.
 pub(crate) fn own_state(
     context: &StreamContext,
+    dialect: Dialect,
     to: Option<NodeId>,
     join: bool,
     records: Vec<SnapshotRecord>,
@@ -424,7 +462,7 @@ pub(crate) fn own_state(
         error!("the application's delegate panicked in local_state: no states are exchanged");
         StreamFault::NoState
     })?;
-    Ok(MessageFrames::push_pull(context.format, start, records.into(), user_state))
+    Ok(MessageFrames::push_pull(dialect, start, records.into(), user_state))
 }
 
 /// Runs an exchange to its end, even if that is a panic: who waits for it must hear of it.
@@ -442,18 +480,19 @@ pub(crate) async fn to_its_end<R, E>(
 pub(crate) async fn stream_ping<T: Transport>(
     transport: &T,
     context: &StreamContext,
-    peer: &Peer,
+    (peer, dialect): (&Peer, Dialect),
     sequence: u32,
     source: SocketAddr,
     within: Duration,
 ) -> Result<StreamResponse, ExchangeError> {
     let exchange = async {
-        let mut channel = open(transport, context, peer, within, None).await?;
+        let mut channel = open(transport, context, peer, dialect, within, None).await?;
         let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
         let node = peer.name.as_ref().map_or("", NodeId::as_str);
         let source = Some(PingSource { node: context.own.as_str(), addr: source });
-        let ping = Ping { sequence, node, source };
-        channel.ask(MessageFrames::ping(context.format, &ping)).await.map_err(fault)?;
+        let native = context.format.announces_native();
+        let ping = Ping { sequence, node, source, native };
+        channel.ask(MessageFrames::ping(dialect, &ping)).await.map_err(fault)?;
         match channel.receive().await.map_err(fault)? {
             StreamItem::Ack { sequence: acked, .. } if acked == sequence => {
                 Ok(StreamResponse::Ack { sequence })
@@ -465,34 +504,42 @@ pub(crate) async fn stream_ping<T: Transport>(
     timeout(within, exchange).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Sends a message of the application and waits for its receipt.
+/// Sends a message of the application and waits for its receipt. In Go's format there is none: then
+/// the peer has taken it when it closes the stream.
 pub(crate) async fn send_user_message<T: Transport>(
     transport: &T,
     context: &StreamContext,
     peer: Peer,
+    dialect: Dialect,
     payload: Bytes,
 ) -> Result<(), ExchangeError> {
-    let mut channel = open(transport, context, &peer, context.timeout, None).await?;
+    let mut channel = open(transport, context, &peer, dialect, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    channel.ask(MessageFrames::user(context.format, payload)).await.map_err(fault)?;
+    channel.ask(MessageFrames::user(dialect, payload)).await.map_err(fault)?;
+    if dialect == Dialect::Hashicorp {
+        channel.finish().await.map_err(fault)?;
+    }
     loop {
-        match channel.receive().await.map_err(fault)? {
-            StreamItem::Response { status: TAKEN, .. } => return Ok(()),
-            StreamItem::Response { status: WAIT, .. } => {}
-            StreamItem::Error(message) => return Err(ExchangeError::Refused { peer, message }),
-            other => return Err(unexpected(&peer, &other)),
+        match channel.receive().await {
+            Ok(StreamItem::Response { status: TAKEN, .. }) => return Ok(()),
+            Ok(StreamItem::Response { status: WAIT, .. }) => {}
+            Ok(StreamItem::Error(message)) => return Err(ExchangeError::Refused { peer, message }),
+            Ok(other) => return Err(unexpected(&peer, &other)),
+            Err(StreamFault::Eof) if dialect == Dialect::Hashicorp => return Ok(()),
+            Err(error) => return Err(fault(error)),
         }
     }
 }
 
 /// The receipt of a user message: taken, or still waiting for the application.
-pub(crate) fn receipt(format: WireFormat, taken: bool) -> MessageFrames {
-    MessageFrames::response(format, if taken { TAKEN } else { WAIT }, Bytes::new())
+pub(crate) fn receipt(taken: bool) -> MessageFrames {
+    MessageFrames::response(if taken { TAKEN } else { WAIT }, Bytes::new())
 }
 
 /// The answer to a ping.
-pub(crate) fn ack(format: WireFormat, sequence: u32, payload: &[u8]) -> MessageFrames {
-    MessageFrames::ack(format, &Ack { sequence, payload })
+pub(crate) fn ack(dialect: Dialect, format: WireFormat, sequence: u32) -> MessageFrames {
+    let ack = Ack { sequence, payload: &[], native: format.announces_native() };
+    MessageFrames::ack(dialect, &ack)
 }
 
 pub(crate) fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
@@ -521,6 +568,7 @@ mod tests {
     fn context() -> StreamContext {
         StreamContext {
             own: NodeId::new("own").unwrap(),
+            port: 7946,
             format: WireFormat::Native,
             compression: false,
             limits: StreamLimits::default(),
@@ -529,6 +577,7 @@ mod tests {
             budget_bytes: BUDGET_BYTES,
             delegate: Arc::new(()),
             layers: Arc::new(Layers::new(
+                WireFormat::Native,
                 Default::default(),
                 true,
                 Default::default(),
@@ -551,8 +600,8 @@ mod tests {
     /// Receives a state of that many nodes over a stream that ends then.
     async fn received(context: &StreamContext, nodes: usize) -> Result<StreamItem, StreamFault> {
         let (near, far) = duplex(1 << 16);
-        let mut sender = Channel::dialled(far, context.clone(), None);
-        let state = own_state(context, None, false, records(nodes)).unwrap();
+        let mut sender = Channel::dialled(far, context.clone(), Dialect::Native, None);
+        let state = own_state(context, Dialect::Native, None, false, records(nodes)).unwrap();
         let sent = async move { sender.send(state).await };
         let mut receiver = Channel::accepted(near, context.clone());
         tokio::join!(sent, receiver.receive()).1
@@ -567,6 +616,63 @@ mod tests {
         assert!(held >= Budget::units(nodes * NODE_BYTES - FREE_BYTES), "{held} KiB");
         drop(state);
         assert_eq!(context.budget.available_permits(), all);
+    }
+
+    /// A few KiB in Go's format may hold a thousand times as much.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_compressed_holds_the_share_of_what_it_is_decompressed() {
+        let mut context = StreamContext { compression: true, ..context() };
+        context.format = WireFormat::Hashicorp;
+        let all = context.budget.available_permits();
+        let user = async |payload: Vec<u8>| {
+            let (near, far) = duplex(1 << 16);
+            let mut sender = Channel::dialled(far, context.clone(), Dialect::Hashicorp, None);
+            let mut receiver = Channel::accepted(near, context.clone());
+            let sent = sender.send(MessageFrames::user(Dialect::Hashicorp, payload.into()));
+            let (sent, received) = tokio::join!(sent, receiver.receive());
+            sent.unwrap();
+            received.map(|item| (item, receiver))
+        };
+        let (_, first) = user(vec![7; 700_000]).await.unwrap();
+        assert!(first.received < 10_000);
+        let held = all - context.budget.available_permits();
+        assert!(held >= Budget::units(700_000 - FREE_BYTES), "{held} KiB");
+        // Small ones go on; another large one waits for that share.
+        user(vec![7; 60_000]).await.unwrap();
+        assert!(matches!(user(vec![7; 700_000]).await, Err(StreamFault::Stalled(_))));
+        drop(first);
+        user(vec![7; 700_000]).await.unwrap();
+        assert_eq!(context.budget.available_permits(), all);
+    }
+
+    #[cfg(feature = "encryption")]
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_no_key_has_opened_has_one_timeout() {
+        use memberlist_security::{KeySize, Keyring, SecretKey, Version};
+
+        let key = SecretKey::generate(KeySize::Bits128).unwrap();
+        let encryption = crate::config::Encryption::new(Keyring::new(key));
+        let sealing = crate::layers::Sealing::new(Some(&encryption), Version::V1);
+        let (format, label) = (WireFormat::Hashicorp, Default::default());
+        let layers = Arc::new(Layers::new(format, label, true, Default::default(), sealing));
+        let context = StreamContext { format, layers, ..context() };
+        let (near, mut far) = duplex(1 << 16);
+        let began = Instant::now();
+        let trickle = async {
+            far.write_all(&[0x0A, 0x01, 0, 0, 0]).await?;
+            for _ in 0..60 {
+                far.write_all(&[7; READ_BYTES]).await?;
+                tokio::time::sleep(context.timeout / 2).await;
+            }
+            Ok::<_, io::Error>(())
+        };
+        let received = async {
+            let received = Channel::accepted(near, context.clone()).receive().await;
+            (received, began.elapsed())
+        };
+        let (_, (received, took)) = tokio::join!(trickle, received);
+        assert!(matches!(received, Err(StreamFault::Stalled(_))), "{received:?}");
+        assert!(took <= 2 * context.timeout, "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

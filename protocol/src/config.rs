@@ -125,17 +125,20 @@ pub struct Config {
     /// number only.
     pub verify_ack_source: bool,
 
-    /// The bytes on the wire; must agree in the cluster.
+    /// The bytes on the wire; must agree in the cluster, where `Mixed` agrees with both others. Default
+    /// native.
     pub wire_format: WireFormat,
-    /// Whether packets carry a CRC-32. Default on. They do not while an outer layer authenticates them;
+    /// Whether packets carry a CRC-32, in Go's format those to members that announce protocol version 5 or
+    /// higher. Default on. They do not while an outer layer authenticates them;
     /// see [`Membership::set_outer_layers`](crate::Membership::set_outer_layers).
     pub checksum: bool,
-    /// Whether packets and streams are compressed (LZ4), from 256 bytes on and where that makes them
-    /// smaller. Default on. What comes compressed is read in any case. Without the cargo feature
+    /// Whether packets and streams are compressed: by LZ4 from 256 bytes on, in Go's format by LZW, and
+    /// where that makes them smaller (streams in Go's format in any case). Default on. What comes compressed is read in any case. Without the cargo feature
     /// `compression` nothing is compressed, and what comes so is refused and counted. Go:
     /// `EnableCompression`.
     pub compression: bool,
-    /// The protocol version announced as "current", 1 to 5. Default 2. Go: `ProtocolVersion`.
+    /// The protocol version announced as "current", 1 to 5. Default 2. In Go's format a node of version 1
+    /// seals with encryption version 0. Go: `ProtocolVersion`.
     pub protocol_version: u8,
     /// The application's own versions: minimum, maximum, current. Default 0, 0, 0. A node whose
     /// current version is out of everybody's range is refused at push/pull. Go:

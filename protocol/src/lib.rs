@@ -35,9 +35,10 @@ pub use error::{
     StartError,
 };
 pub use membership::{
-    Application, Death, Event, FailedProbe, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP,
-    Member, Membership, OperationId, Pending, Priority, Relation, RelayOutcome, StreamOutcome,
-    StreamRequest, StreamRequestKind, StreamResponse, SuspicionSummary, Tombstone, Transmit,
+    Application, Death, Encoded, Event, FailedProbe, Invalidates, MAX_INCARNATION,
+    MAX_INCARNATION_JUMP, Member, Membership, OperationId, Pending, Priority, Relation,
+    RelayOutcome, StreamOutcome, StreamRequest, StreamRequestKind, StreamResponse,
+    SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;
 pub use node::{
@@ -45,4 +46,4 @@ pub use node::{
     Versions, canonical,
 };
 pub use stats::{DropReason, Stats};
-pub use wire::WireFormat;
+pub use wire::{Dialect, WireFormat};

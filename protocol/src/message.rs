@@ -40,6 +40,9 @@ pub struct Ping<'a> {
     pub node: &'a str,
     /// Who asks, and where it would like its answer.
     pub source: Option<PingSource<'a>>,
+    /// Whether the sender reads the native format: said in Go's format only, by the nodes of a mixed
+    /// cluster.
+    pub native: bool,
 }
 
 /// The sender of a ping, by its own words.
@@ -73,6 +76,8 @@ pub struct Ack<'a> {
     pub sequence: u32,
     /// Bytes of the answering application.
     pub payload: &'a [u8],
+    /// As in [`Ping::native`].
+    pub native: bool,
 }
 
 /// Says "I asked, and heard nothing so far".

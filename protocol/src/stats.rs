@@ -204,6 +204,10 @@ pub struct Stats {
     pub packets_sent: u64,
     /// Their bytes, before the outer layers.
     pub bytes_sent: u64,
+    /// Packets that came in Go's format.
+    pub packets_received_hashicorp: u64,
+    /// Packets given out in Go's format.
+    pub packets_sent_hashicorp: u64,
     received: [u64; MessageKind::ALL.len()],
     sent: [u64; MessageKind::ALL.len()],
     drops: Drops,

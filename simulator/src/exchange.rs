@@ -5,27 +5,34 @@ use std::time::Instant;
 use bytes::Bytes;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
 use memberlist_protocol::wire::stream::{
-    Assembler, FrameNumber, FrameReader, MessageFrames, PushPullStart, SnapshotRecord, StreamItem,
+    FrameNumber, MessageFrames, MessageReader, PushPullStart, SnapshotRecord, StreamItem,
     StreamLimits, preamble,
 };
 use memberlist_protocol::{
-    Config, ExchangeError, Membership, NodeId, Peer, StreamRequestKind, StreamResponse,
+    Config, Dialect, ExchangeError, Membership, NodeId, Peer, StreamRequestKind, StreamResponse,
 };
 
 use crate::process::Question;
 
 /// The bytes of a question.
-pub(crate) fn write_question(machine: &Membership, to: &Peer, kind: StreamRequestKind) -> Vec<u8> {
-    let format = machine.config().wire_format;
+pub(crate) fn write_question(
+    machine: &Membership,
+    to: &Peer,
+    dialect: Dialect,
+    kind: StreamRequestKind,
+) -> Vec<u8> {
     match kind {
         StreamRequestKind::Ping { sequence, .. } => {
             let own = machine.own();
             let node = to.name.as_ref().map_or("", NodeId::as_str);
             let source = Some(PingSource { node: own.id().as_str(), addr: own.addr() });
-            write(machine, MessageFrames::ping(format, &Ping { sequence, node, source }))
+            let native = machine.config().wire_format.announces_native();
+            let ping = Ping { sequence, node, source, native };
+            write(dialect, MessageFrames::ping(dialect, &ping))
         }
         StreamRequestKind::PushPull { join } => {
-            write(machine, state(machine, to.name.clone(), join, machine.local_state()))
+            let records = machine.local_state();
+            write(dialect, state(machine, dialect, to.name.clone(), join, records))
         }
         _ => Vec::new(),
     }
@@ -38,29 +45,30 @@ pub(crate) fn serve(
     question: &[u8],
     now: Instant,
 ) -> Option<Vec<u8>> {
-    let format = machine.config().wire_format;
-    match read(machine.config(), question)? {
+    let (dialect, question) = read(machine.config(), question)?;
+    match question {
         StreamItem::Ping { sequence, node, source } => {
             let source = source.map(|(name, _)| name);
             let acked = machine.handle_stream_ping(peer, node.as_ref(), source.as_ref());
-            let ack = MessageFrames::ack(format, &Ack { sequence, payload: &[] });
-            acked.then(|| write(machine, ack))
+            let native = machine.config().wire_format.announces_native();
+            let ack = Ack { sequence, payload: &[], native };
+            acked.then(|| write(dialect, MessageFrames::ack(dialect, &ack)))
         }
         StreamItem::PushPull(state_of_peer) => {
             let wrong = state_of_peer.to.as_ref().filter(|to| *to != machine.id());
             if let Some(other) = wrong {
                 let text = format!("this is {}, not {other}", machine.id());
-                return Some(write(machine, MessageFrames::error(format, &text)));
+                return Some(write(dialect, MessageFrames::error(dialect, &text)));
             }
             match machine.serve_push_pull(peer, &state_of_peer) {
                 Ok(records) => {
                     let (to, join) = (state_of_peer.from.clone(), state_of_peer.join);
-                    let answer = write(machine, state(machine, to, join, records));
+                    let answer = write(dialect, state(machine, dialect, to, join, records));
                     machine.finish_push_pull(peer.clone(), Some(state_of_peer), now);
                     Some(answer)
                 }
                 Err(refusal) => {
-                    Some(write(machine, MessageFrames::error(format, &refusal.to_string())))
+                    Some(write(dialect, MessageFrames::error(dialect, &refusal.to_string())))
                 }
             }
         }
@@ -74,7 +82,7 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
         let (peer, message) = (question.peer.clone(), message.to_owned());
         StreamResponse::Failed(ExchangeError::BadAnswer { peer, message })
     };
-    match (read(config, bytes), question.ping) {
+    match (read(config, bytes).map(|(_, item)| item), question.ping) {
         (Some(StreamItem::Ack { sequence, .. }), Some(asked)) if sequence == asked => {
             StreamResponse::Ack { sequence }
         }
@@ -89,31 +97,27 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
 
 fn state(
     machine: &Membership,
+    dialect: Dialect,
     to: Option<NodeId>,
     join: bool,
     records: Vec<SnapshotRecord>,
 ) -> MessageFrames {
     let start = PushPullStart { from: machine.id().clone(), to, join };
-    MessageFrames::push_pull(machine.config().wire_format, start, records.into(), Bytes::new())
+    MessageFrames::push_pull(dialect, start, records.into(), Bytes::new())
 }
 
-fn write(machine: &Membership, mut message: MessageFrames) -> Vec<u8> {
+fn write(dialect: Dialect, mut message: MessageFrames) -> Vec<u8> {
     let (mut bytes, mut number) = (Vec::new(), FrameNumber::default());
-    preamble(machine.config().wire_format, &mut bytes);
+    preamble(dialect, &mut bytes);
     while message.next_record(&mut number, &mut bytes) {}
     bytes
 }
 
-fn read(config: &Config, bytes: &[u8]) -> Option<StreamItem> {
+fn read(config: &Config, bytes: &[u8]) -> Option<(Dialect, StreamItem)> {
     let mut limits = StreamLimits::default();
     limits.max_meta_bytes = config.max_meta_bytes;
-    let mut frames = FrameReader::new(config.wire_format, limits);
-    let mut assembler = Assembler::new(config.wire_format, limits);
-    frames.push(bytes);
-    while let Some(payload) = frames.next_frame().ok()? {
-        if let Some(item) = assembler.push(&payload).ok()? {
-            return Some(item);
-        }
-    }
-    None
+    let mut reader = MessageReader::new(config.wire_format, limits, 0);
+    reader.push(bytes);
+    let item = reader.next_item().ok()??;
+    Some((reader.dialect()?, item))
 }

@@ -263,6 +263,11 @@ impl<W: Watch> World<W> {
         self.watch.changed(self.now, &self.processes[id as usize]);
     }
 
+    /// Gives a process other settings, with which it starts the next time.
+    pub fn set_config(&mut self, id: ProcessId, config: Config) {
+        self.processes[id as usize].config = config;
+    }
+
     /// Starts a process again under its name, at its address or at a new one.
     pub fn restart(&mut self, id: ProcessId, new_address: bool) {
         self.crash(id);
@@ -637,14 +642,14 @@ impl<W: Watch> World<W> {
     fn carry_question(&mut self, id: ProcessId, request: StreamRequest) {
         let exchange = self.next_exchange;
         self.next_exchange += 1;
-        let StreamRequest { id: operation, to, kind, timeout, .. } = request;
+        let StreamRequest { id: operation, to, dialect, kind, timeout, .. } = request;
         let ping = match kind {
             StreamRequestKind::Ping { sequence, .. } => Some(sequence),
             _ => None,
         };
         let process = &mut self.processes[id as usize];
         let Some(machine) = process.machine.as_ref() else { return };
-        let bytes = exchange::write_question(machine, &to, kind);
+        let bytes = exchange::write_question(machine, &to, dialect, kind);
         let question = Question { id: operation, peer: to.clone(), timeout, ping };
         process.questions.insert(exchange, question);
         let life = Some(process.life);

@@ -77,7 +77,8 @@ impl<T: TestTransport> Cluster<T> {
     }
 
     /// Starts a node at this address.
-    pub async fn start_at(&self, at: SocketAddr, builder: Builder) -> TestNode<T> {
+    pub async fn start_at(&self, at: SocketAddr, mut builder: Builder) -> TestNode<T> {
+        builder.config().protocol.wire_format = T::WIRE;
         let transport = T::bind(&self.network, at).await.unwrap();
         builder.start(FilterTransport::new(transport, self.rules.clone())).await.unwrap()
     }
@@ -146,7 +147,7 @@ pub fn quick(name: &str) -> Config {
 /// A loopback address that no other cluster has. News of a member that is gone goes on being sent to
 /// its address for a while; with one address for all, some other test's node may have got the port,
 /// and would believe it.
-fn own_loopback() -> IpAddr {
+pub fn own_loopback() -> IpAddr {
     static CLUSTERS: AtomicU32 = AtomicU32::new(0);
     if !cfg!(target_os = "linux") {
         // Elsewhere only 127.0.0.1 is there without being set up.

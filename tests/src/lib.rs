@@ -3,6 +3,8 @@
 //! - `tests/vectors.rs` runs the machine against what Go memberlist was seen to do; the captured
 //!   cases are in `vectors/hashicorp/`, and every file that is put there is run.
 //! - `tests/agent.rs` drives `examples/agent.rs`, the real program, over loopback.
+//! - `tests/interop.rs` runs HashiCorp's Go memberlist itself, by the program in `go-peer/`; it needs
+//!   Go, and is run by `-- --ignored`.
 //! - `tests/cluster.rs` runs whole clusters: the [`scenarios`], over every [`TestTransport`].
 //! - `tests/hostile.rs` attacks a node with what a network can hold.
 //! - `tests/packet_limits.rs` gives it one that carries little.
@@ -21,6 +23,7 @@ mod instantiate;
 pub mod keys;
 pub mod lossy;
 pub mod scenarios;
+pub mod speaking;
 pub mod transports;
 pub mod wait;
 

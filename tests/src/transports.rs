@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use memberlist::Transport;
 use memberlist::memory::{MemoryNetwork, MemoryTransport};
 use memberlist::net::{NetConfig, NetTransport};
 use memberlist::quic::{QuicConfig, QuicTransport, TlsConfig};
+use memberlist::{Transport, WireFormat};
 
 /// Why a transport could not be bound.
 pub type BindError = Box<dyn Error + Send + Sync>;
@@ -18,6 +18,9 @@ pub type BindError = Box<dyn Error + Send + Sync>;
 pub trait TestTransport: Transport + Sized {
     /// What connects them, where that is not the machine's own network.
     type Network: Clone + Send + Sync + 'static;
+
+    /// What the nodes of a cluster over it speak.
+    const WIRE: WireFormat = WireFormat::Native;
 
     /// A new network.
     fn network() -> Self::Network;

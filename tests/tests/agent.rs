@@ -6,6 +6,8 @@
 
 #[path = "agent/keys.rs"]
 mod keys;
+#[path = "agent/process.rs"]
+mod process;
 #[path = "agent/program.rs"]
 mod program;
 #[path = "agent/tls.rs"]
@@ -17,9 +19,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::program::{
-    Agent, CUT_KEY, KEY, cluster, events, names, program, run_to_end, wait_for_end,
-};
+use crate::process::{events, names, wait_for_end};
+use crate::program::{Agent, CUT_KEY, KEY, cluster, program, run_to_end};
 
 #[test]
 fn three_agents_find_each_other_and_talk() {
@@ -352,6 +353,24 @@ fn it_ends_quietly_when_nobody_reads_its_output() {
     let mut told = String::new();
     child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!(told, "");
+}
+
+#[test]
+fn the_first_line_shows_tags_as_all_others_do() {
+    let flags = ["--bind", "127.0.0.1:0", "--tag", "role=cache", "--tag", "lang=rust"];
+    let mut child = Command::new(program())
+        .args(["--name", "a"])
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"quit\n").unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(wait_for_end(&mut child).code(), Some(0));
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("ready") && first.ends_with("  tags lang=rust,role=cache"), "{text}");
 }
 
 #[test]

@@ -28,3 +28,16 @@ mod memory {
     use memberlist::memory::MemoryTransport;
     memberlist_tests::every_scenario!(virtual MemoryTransport);
 }
+
+/// In Go's format, and in both.
+mod hashicorp {
+    use memberlist::memory::MemoryTransport;
+    use memberlist_tests::speaking::{Hashicorp, Speaking};
+    memberlist_tests::every_scenario_of_any_format!(virtual Speaking<Hashicorp, MemoryTransport>);
+}
+
+mod mixed {
+    use memberlist::memory::MemoryTransport;
+    use memberlist_tests::speaking::{Mixed, Speaking};
+    memberlist_tests::every_scenario_of_any_format!(virtual Speaking<Mixed, MemoryTransport>);
+}

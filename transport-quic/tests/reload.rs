@@ -316,20 +316,6 @@ async fn a_thread_outside_the_runtime_may_reload() {
     exchange(&a, &b, b"after").await;
 }
 
-/// Another node's certificate is no certificate for this one, where names are bound.
-#[tokio::test]
-async fn a_bound_name_stays() {
-    let ca = ca();
-    let tls = |name| ca.tls(name).unwrap().bind_names(true).unwrap();
-    let (a, b) = (bind(tls("a")), bind(tls("b")));
-    let error = a.reload(tls("b")).unwrap_err();
-    let TlsError::OtherName { found, bound } = &error else { panic!("{error}") };
-    assert_eq!((&**found, &**bound), ("b", "a"));
-    assert_eq!(exchange(&a, &b, b"x").await.authenticated_name.as_deref(), Some("a"));
-    a.reload(tls("a")).unwrap();
-    assert_eq!(exchange(&a, &b, b"y").await.authenticated_name.as_deref(), Some("a"));
-}
-
 /// Files of long ago do not take the place of what works.
 #[tokio::test]
 async fn an_expired_certificate_is_not_taken() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use memberlist::protocol::message::{Alive, Message};
 use memberlist::protocol::wire::{PacketWriter, Room};
-use memberlist::protocol::{Versions, WireFormat};
+use memberlist::protocol::{Dialect, Versions};
 use memberlist::quic::QuicTransport;
 use memberlist::transport::Destination;
 use memberlist::{Config, Transport};
@@ -178,7 +178,7 @@ fn introduction(first: usize) -> Vec<u8> {
     let names: Vec<String> = (first..first + 10).map(|i| format!("member-{i:04}")).collect();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 1150 };
     let mut buf = Vec::new();
-    let mut writer = PacketWriter::new(&mut buf, WireFormat::Native, true, room);
+    let mut writer = PacketWriter::new(&mut buf, Dialect::Native, true, room);
     for (i, node) in (first..).zip(&names) {
         let addr = ([10, 9, (i >> 8) as u8, i as u8], 7946).into();
         let (meta, versions) = (&b"some meta of a member"[..], Versions::default());

@@ -17,7 +17,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use memberlist_protocol::{Member, NodeId, NodeState, Peer};
+use memberlist_protocol::wire::Dialect;
+use memberlist_protocol::{ExchangeError, Member, NodeId, NodeState, Peer};
 use memberlist_security::{Fingerprint, KeyInfo, SecretKey};
 use memberlist_transport::Transport;
 
@@ -98,6 +99,33 @@ impl<'m, T: Transport> Keys<'m, T> {
     /// Switches [`verify_incoming`](crate::Encryption::verify_incoming) of this node.
     pub fn set_verify_incoming(&self, on: bool) {
         self.local.verify_incoming.store(on, Ordering::Relaxed);
+    }
+
+    /// Adds a key to this node's keyring alone. For clusters with nodes of Go memberlist, whose keyrings
+    /// cannot be changed from here: change every node's by itself, step by step.
+    ///
+    /// # Errors
+    /// [`KeyFailure::Refused`] if the keyring is full, [`KeyFailure::NotSaved`].
+    pub async fn install_here(&self, key: SecretKey) -> Result<Vec<HeldKey>, KeyFailure> {
+        apply(self.local, &KeyRequest::Install(key)).await
+    }
+
+    /// Makes an installed key the one that this node seals with; see
+    /// [`install_here`](Self::install_here). Every node must have it first.
+    ///
+    /// # Errors
+    /// [`KeyFailure::Refused`] if it is not installed here, [`KeyFailure::NotSaved`].
+    pub async fn activate_here(&self, key: Fingerprint) -> Result<Vec<HeldKey>, KeyFailure> {
+        apply(self.local, &KeyRequest::Activate(key, None)).await
+    }
+
+    /// Removes a key from this node's keyring alone; see [`install_here`](Self::install_here). No node may
+    /// seal with it any more.
+    ///
+    /// # Errors
+    /// [`KeyFailure::Refused`] if it is the primary, [`KeyFailure::NotSaved`].
+    pub async fn remove_here(&self, key: Fingerprint) -> Result<Vec<HeldKey>, KeyFailure> {
+        apply(self.local, &KeyRequest::Remove(key, None)).await
     }
 
     /// Asks every live member for its keys. Changes nothing.
@@ -300,6 +328,11 @@ impl<'m, T: Transport> Keys<'m, T> {
 
     async fn ask_one(&self, request: &KeyRequest, peer: &Peer) -> Result<Vec<HeldKey>, KeyFailure> {
         let (transport, context) = (&*self.inner.transport, &self.inner.context);
+        match self.inner.dialect_for(peer).await {
+            Ok(Dialect::Native) => {}
+            Ok(Dialect::Hashicorp) => return Err(KeyFailure::NotNative),
+            Err(_closed) => return Err(ExchangeError::Cancelled.into()),
+        }
         let asked = serve::ask(transport, context, peer, None, None, request).await;
         if let Err(KeyFailure::Exchange(error)) = &asked {
             self.inner.count_layer_fault(Some(error)).await;

@@ -43,6 +43,12 @@ pub enum KeyFailure {
     /// the change back. Any request is done when the file can be written again.
     #[error("its keyring was changed, but not saved: {0}")]
     NotSaved(String),
+    /// This node speaks to it in Go's format, in which keys are not changed over the wire.
+    #[error(
+        "it is spoken to in HashiCorp's format, which cannot carry this: change its keyring at the node \
+         itself"
+    )]
+    NotNative,
     /// It answered what cannot be understood.
     #[error("answered what cannot be understood")]
     BadAnswer,
@@ -176,7 +182,7 @@ pub enum KeysError {
         report: Box<KeyReport>,
     },
     /// Members did not do what they were asked. What was done stays; nobody was cut off.
-    #[error("the rotation stopped at `{step}`: {}; repeat it to go on", failures(report))]
+    #[error("the rotation stopped at `{step}`: {}{}", failures(report), way_on(report))]
     Incomplete {
         /// At which step.
         step: &'static str,
@@ -218,9 +224,33 @@ fn failures(report: &KeyReport) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
+/// To repeat it helps only where all members can do it at some time.
+fn way_on(report: &KeyReport) -> &'static str {
+    match report.failures().any(|(_, failure)| *failure == KeyFailure::NotNative) {
+        true => "; while such members are there, change each node's keys by itself",
+        false => "; repeat it to go on",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rotation_that_cannot_go_on_is_not_to_be_repeated() {
+        let addr = SocketAddr::from(([10, 0, 0, 1], 7946));
+        let told = |failure| {
+            let answer = KeyAnswer { addr, result: Err(failure) };
+            let answers = [(NodeId::new("a").unwrap(), answer)].into();
+            let report = Box::new(KeyReport { answers, absent: Vec::new() });
+            KeysError::Incomplete { step: "list", report }.to_string()
+        };
+        let busy = told(KeyFailure::Refused("busy".to_owned()));
+        assert_eq!(busy, "the rotation stopped at `list`: a: refused: busy; repeat it to go on");
+        let go = told(KeyFailure::NotNative);
+        assert!(go.ends_with("change each node's keys by itself"), "{go}");
+        assert!(!go.contains("repeat"), "{go}");
+    }
 
     #[test]
     fn who_would_be_cut_off_is_told_with_the_reason() {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
 use memberlist_protocol::{ExchangeError, NodeId, Peer};
 use memberlist_security::{
@@ -35,17 +36,16 @@ pub(crate) async fn ask<T: Transport>(
     let primary = context.layers.sealing.keys().map(|keys| keys.keyring.primary());
     // Under a seal, whatever the switch for other traffic says.
     let key = key.or(primary);
-    let mut channel = open(transport, context, peer, context.timeout, key).await?;
+    let mut channel = open(transport, context, peer, Dialect::Native, context.timeout, key).await?;
     if let Some(begun) = begun {
         channel.begin_with(begun);
     }
-    ask_over(&mut channel, context, peer, request).await
+    ask_over(&mut channel, peer, request).await
 }
 
 /// Greets, is challenged, asks: see [`encode_greeting`].
 pub(crate) async fn ask_over<S>(
     channel: &mut Channel<S>,
-    context: &StreamContext,
     peer: &Peer,
     request: &KeyRequest,
 ) -> Result<Vec<HeldKey>, KeyFailure>
@@ -53,18 +53,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let greeting = once().map_err(|fault| fault.into_exchange_error(peer.clone()))?;
-    let (status, body) = exchange(channel, context, peer, encode_greeting(&greeting)).await?;
+    let (status, body) = exchange(channel, peer, encode_greeting(&greeting)).await?;
     let challenge = decode_challenge(&body, &greeting).filter(|_| status == CHALLENGE);
     let challenge = challenge.ok_or(KeyFailure::BadAnswer)?;
     let to = peer.name.as_ref().map_or("", NodeId::as_str);
     let asked = encode_asked(&challenge, to, request);
-    let (status, body) = exchange(channel, context, peer, asked).await?;
+    let (status, body) = exchange(channel, peer, asked).await?;
     decode_answer(status, &body, &greeting)
 }
 
 async fn exchange<S>(
     channel: &mut Channel<S>,
-    context: &StreamContext,
     peer: &Peer,
     body: Vec<u8>,
 ) -> Result<(u8, Bytes), KeyFailure>
@@ -72,7 +71,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
-    let message = MessageFrames::request(context.format, TOPIC, body.into());
+    let message = MessageFrames::request(TOPIC, body.into());
     channel.ask(message).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         // An answer in the clear could be anybody's.
@@ -105,18 +104,18 @@ where
     let keys = context.layers.sealing.keys().filter(|_| channel.opened_with().is_some());
     let Some(keys) = keys else {
         let text = "requests about keys are accepted over encrypted streams only";
-        return channel.send(MessageFrames::error(context.format, text)).await;
+        return channel.send_error(text).await;
     };
     let Some(greeting) = decode_greeting(body) else {
         let text = "requests about keys begin with a greeting";
-        return channel.send(MessageFrames::error(context.format, text)).await;
+        return channel.send_error(text).await;
     };
     let challenge = once()?;
     let body = encode_challenge(&challenge, &greeting);
-    channel.send(MessageFrames::response(context.format, CHALLENGE, body.into())).await?;
+    channel.send(MessageFrames::response(CHALLENGE, body.into())).await?;
     let StreamItem::Request { topic: TOPIC, body } = channel.receive().await? else {
         let text = "this message has no place behind a challenge";
-        return channel.send(MessageFrames::error(context.format, text)).await;
+        return channel.send_error(text).await;
     };
     let done = match decode_asked(&body, &challenge, context.own.as_str()) {
         // A stream that was begun with a key goes on when that is removed, but changes no keys.
@@ -142,7 +141,7 @@ where
         Err(other) => (REFUSED, other.to_string().into_bytes()),
     };
     let body = [&greeting[..], &body].concat();
-    channel.send(MessageFrames::response(context.format, status, body.into())).await
+    channel.send(MessageFrames::response(status, body.into())).await
 }
 
 /// Does it on this node's own keyring, and keeps the keyring file up to date.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use memberlist_protocol::wire::WireFormat;
 use memberlist_protocol::wire::stream::{MessageFrames, StreamItem, StreamLimits};
-use memberlist_security::{Keyring, KeyringFile};
+use memberlist_protocol::wire::{Dialect, WireFormat};
+use memberlist_security::{Keyring, KeyringFile, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 
@@ -27,10 +27,12 @@ fn name(n: u8) -> Fingerprint {
 fn context(name: &str, keys: &[u8]) -> StreamContext {
     let mut keys = keys.iter().map(|n| key(*n));
     let keyring = Keyring::with_keys(keys.next().unwrap(), keys).unwrap();
-    let sealing = Sealing::new(Some(&Encryption::new(keyring)));
-    let layers = Layers::new(Default::default(), true, Default::default(), sealing);
+    let sealing = Sealing::new(Some(&Encryption::new(keyring)), Version::V1);
+    let layers =
+        Layers::new(WireFormat::Native, Default::default(), true, Default::default(), sealing);
     StreamContext {
         own: NodeId::new(name).unwrap(),
+        port: 7946,
         format: WireFormat::Native,
         compression: false,
         limits: StreamLimits::default(),
@@ -86,8 +88,8 @@ async fn tapped(
         heard
     }
     let asking = async {
-        let mut channel = Channel::dialled(near, asker.clone(), None);
-        let answer = serve::ask_over(&mut channel, asker, &peer(as_whom), request).await;
+        let mut channel = Channel::dialled(near, asker.clone(), Dialect::Native, None);
+        let answer = serve::ask_over(&mut channel, &peer(as_whom), request).await;
         drop(channel);
         answer
     };
@@ -118,8 +120,8 @@ async fn an_old_answer_is_none() {
     let (_, [_, answered]) = tapped(&asker, &member, "member", &KeyRequest::List).await;
     let (near, mut far) = duplex(1 << 16);
     far.write_all(&answered).await.unwrap();
-    let mut channel = Channel::dialled(near, asker.clone(), None);
-    let answer = serve::ask_over(&mut channel, &asker, &peer("member"), &KeyRequest::List).await;
+    let mut channel = Channel::dialled(near, asker.clone(), Dialect::Native, None);
+    let answer = serve::ask_over(&mut channel, &peer("member"), &KeyRequest::List).await;
     assert!(answer.is_err(), "{answer:?}");
 }
 
@@ -137,8 +139,8 @@ async fn a_removed_key_changes_no_keys() {
     let (thief, member) = (context("thief", &[1]), context("member", &[2, 1]));
     let (near, far) = duplex(1 << 16);
     tokio::spawn(answer(far, member.clone()));
-    let mut channel = Channel::dialled(near, thief.clone(), Some(name(1)));
-    let request = |body: Vec<u8>| MessageFrames::request(WireFormat::Native, TOPIC, body.into());
+    let mut channel = Channel::dialled(near, thief.clone(), Dialect::Native, Some(name(1)));
+    let request = |body: Vec<u8>| MessageFrames::request(TOPIC, body.into());
     let greeting = [7; 16];
     channel.send(request(encode_greeting(&greeting))).await.unwrap();
     let StreamItem::Response { body, .. } = channel.receive().await.unwrap() else {
@@ -179,7 +181,7 @@ async fn a_list_waits_for_the_file() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("keyring.json");
     let encryption = Encryption::from_file(&file, vec![key(2), key(1)]).unwrap();
-    let sealing = Sealing::new(Some(&encryption));
+    let sealing = Sealing::new(Some(&encryption), Version::V1);
     let keys = sealing.keys().unwrap();
     // Somebody else is writing.
     let turn = Arc::clone(&keys.saving).lock_owned().await;

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use memberlist_protocol::DropReason;
-use memberlist_protocol::wire::Room;
+use memberlist_protocol::wire::{Room, WireFormat};
 use memberlist_security::{Label, LabelError};
 use tracing::warn;
 
@@ -84,6 +84,7 @@ impl LayerError {
 
 /// The layers of one node.
 pub(crate) struct Layers {
+    format: WireFormat,
     label: Label,
     /// The label, or none while what is sent carries none.
     outgoing: Label,
@@ -125,28 +126,40 @@ impl Wrapping {
     }
 }
 
+/// Whether a packet of which nothing else is known is sealed. In Go's format pings begin with the same bytes;
+/// what follows tells: a MessagePack map, array or nil there, a random byte here.
+fn is_sealed(format: WireFormat, packet: &[u8]) -> bool {
+    match packet {
+        [0 | 1, ..] if format == WireFormat::Native => true,
+        [0 | 1, second, ..] => !matches!(second, 0x80..=0x9F | 0xC0 | 0xDC..=0xDF),
+        _ => false,
+    }
+}
+
 impl Layers {
     pub(crate) fn new(
+        format: WireFormat,
         label: Label,
         label_outgoing: bool,
         inbound: InboundLabel,
         sealing: Sealing,
     ) -> Self {
         let outgoing = if label_outgoing { label.clone() } else { Label::default() };
-        Self { label, outgoing, inbound, sealing, warnings: Mutex::default() }
+        Self { format, label, outgoing, inbound, sealing, warnings: Mutex::default() }
     }
 
     /// How packets are to be wrapped now. It changes when encryption is switched on or off.
     pub(crate) fn wrapping(&self) -> Wrapping {
         let sealed = self.sealing.seals_outgoing();
-        let (head, tail) = if sealed { Sealing::PACKET_ROOM } else { (0, 0) };
+        let (head, tail) = if sealed { self.sealing.packet_room() } else { (0, 0) };
         Wrapping { head: self.outgoing.header_len() + head, tail, sealed }
     }
 
     /// What label and encryption add to a packet at most, in bytes, whatever is switched on or off while
     /// the node runs or by its next step of a roll-out.
     pub(crate) fn reserved(&self) -> Reserved {
-        let (head, tail) = if self.sealing.has_keys() { Sealing::PACKET_ROOM } else { (0, 0) };
+        let (head, tail) =
+            if self.sealing.has_keys() { self.sealing.packet_room() } else { (0, 0) };
         Reserved { label: self.label.header_len(), sealing: head + tail }
     }
 
@@ -165,7 +178,7 @@ impl Layers {
         let label = self.expected(received);
         let stripped = self.inbound == InboundLabel::Stripped;
         let packet = label.check_mut(packet, stripped)?;
-        self.sealing.open_packet(label, packet)
+        self.sealing.open_packet(self.format, label, packet)
     }
 
     /// The label that something must have been sent under that came with this one.

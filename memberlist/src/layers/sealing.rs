@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use memberlist_protocol::wire::hashicorp::kind::CRC;
+use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_security::{
     DEFAULT_MAX_FRAME_BYTES, FRAME_HEAD, FRAME_HEADER, FRAME_TYPE, Fingerprint, FrameError,
     FrameHeader, FramePlace, HEAD, Keyring, Label, OpenError, SealError, Sealed, SecretKey, TAG,
-    Version, frame_nonce,
+    V0_MAX_OVERHEAD, Version, frame_nonce,
 };
 use tracing::warn;
 
-use super::LayerError;
+use super::{LayerError, is_sealed};
 use crate::config::Encryption;
 
 pub(crate) type KeyName = Fingerprint;
@@ -32,8 +34,8 @@ pub(crate) fn name_of(first_frame: &[u8]) -> StreamName {
     frame_nonce(first_frame).unwrap_or_default()
 }
 
-/// The first byte of a packet or stream that is not sealed, in the native format.
-const PLAIN: u8 = b'M';
+/// The first byte of a sealed packet is its version, 0 or 1. In Go's format pings begin so as well.
+const HIGHEST_VERSION: u8 = 1;
 
 /// The keys, if this node has any, and how they are used.
 #[derive(Default)]
@@ -41,6 +43,8 @@ pub(crate) struct Sealing(Option<Keys>);
 
 pub(crate) struct Keys {
     pub(crate) keyring: Keyring,
+    /// What is sent is sealed so.
+    version: Version,
     pub(crate) encrypt_outgoing: AtomicBool,
     pub(crate) verify_incoming: AtomicBool,
     pub(crate) accept_v0: bool,
@@ -69,14 +73,13 @@ pub(crate) struct Rotating {
 }
 
 impl Sealing {
-    /// What sealing a packet needs before and behind its content.
-    pub(crate) const PACKET_ROOM: (usize, usize) = (HEAD, TAG);
     /// What sealing a frame needs before its content.
     pub(crate) const FRAME_ROOM: usize = FRAME_HEAD;
 
-    pub(crate) fn new(encryption: Option<&Encryption>) -> Self {
+    pub(crate) fn new(encryption: Option<&Encryption>, version: Version) -> Self {
         Self(encryption.map(|encryption| Keys {
             keyring: encryption.keyring.clone(),
+            version,
             encrypt_outgoing: AtomicBool::new(encryption.encrypt_outgoing),
             verify_incoming: AtomicBool::new(encryption.verify_incoming),
             accept_v0: encryption.accept_v0,
@@ -86,6 +89,14 @@ impl Sealing {
             changes: Arc::default(),
             rotating: Mutex::default(),
         }))
+    }
+
+    /// What sealing a packet needs before and behind its content.
+    pub(crate) fn packet_room(&self) -> (usize, usize) {
+        match self.0.as_ref().map(|keys| keys.version) {
+            Some(Version::V0) => (HEAD, V0_MAX_OVERHEAD - HEAD),
+            _ => (HEAD, TAG),
+        }
     }
 
     pub(crate) fn keys(&self) -> Option<&Keys> {
@@ -108,25 +119,39 @@ impl Sealing {
     ) -> Result<(), LayerError> {
         let Some(keys) = &self.0 else { return Ok(()) };
         let seal = memberlist_security::seal;
-        tell(seal(&keys.keyring, Version::V1, label.as_bytes(), packet, start))
+        tell(seal(&keys.keyring, keys.version, label.as_bytes(), packet, start))
     }
 
     pub(crate) fn open_packet<'p>(
         &self,
+        format: WireFormat,
         label: &Label,
         packet: &'p mut [u8],
     ) -> Result<&'p [u8], LayerError> {
-        let plain = packet.first().is_none_or(|first| *first == PLAIN);
-        match &self.0 {
-            None if plain || *packet.first().unwrap_or(&PLAIN) > 1 => Ok(packet),
-            None => Err(LayerError::NoKey),
-            Some(keys) if plain => keys.allow_plain().map(|()| &*packet),
-            Some(keys) => {
-                let open = memberlist_security::open;
-                let opened = open(&keys.keyring, label.as_bytes(), packet, keys.accept_v0);
-                opened.map(|content| &*content).map_err(unopened)
-            }
+        let Some(keys) = &self.0 else {
+            return if is_sealed(format, packet) { Err(LayerError::NoKey) } else { Ok(packet) };
+        };
+        let may_be_ping = format != WireFormat::Native
+            && packet.first().is_some_and(|first| *first <= HIGHEST_VERSION);
+        if packet.is_empty() || Self::is_plain(format, packet[0]) {
+            return keys.allow_plain().map(|()| &*packet);
         }
+        let open = memberlist_security::open;
+        // What is not opened is as it was.
+        match open(&keys.keyring, label.as_bytes(), packet, keys.accept_v0)
+            .map(|content| content.len())
+        {
+            Ok(len) => Ok(&packet[HEAD..HEAD + len]),
+            // Then it is taken for a ping, as Go does, if those are accepted in the clear.
+            Err(_) if may_be_ping && keys.allow_plain().is_ok() => Ok(packet),
+            Err(error) => Err(unopened(error)),
+        }
+    }
+
+    /// Whether what begins so is in the clear beyond doubt.
+    fn is_plain(format: WireFormat, first: u8) -> bool {
+        let native = Dialect::of(first) == Some(Dialect::Native);
+        native || format != WireFormat::Native && (HIGHEST_VERSION + 1..=CRC).contains(&first)
     }
 
     pub(crate) fn begin_stream(&self) -> StreamKeys {
@@ -146,7 +171,7 @@ impl Sealing {
         let begun = begun.as_ref().filter(|_| with.is_some_and(|key| !keys.keyring.contains(&key)));
         let keyring = begun.unwrap_or(&keys.keyring);
         let (seal, with) = (memberlist_security::seal_frame_at, with.as_ref());
-        tell(seal(keyring, with, Version::V1, label, place, buffer, start))
+        tell(seal(keyring, with, keys.version, label, place, buffer, start))
     }
 
     /// Whether a stream that begins with this byte is sealed.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use memberlist_protocol::wire::stream::FrameReader;
+use memberlist_protocol::wire::stream::MessageReader;
+use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_security::{Label, LabelReader, LabelStep};
 
 use super::{KeyName, LayerError, Layers, Place, Sealing, StreamKeys, StreamName, name_of};
 use crate::config::InboundLabel;
 
-/// The longest first frame of a direction. Until it is opened, anybody may have sent it: it must not
-/// take from the memory that streams share, nor cost much to try with every key. What this library
-/// writes is shorter.
+/// The longest first frame of a direction in the native format. Until it is opened, anybody may have
+/// sent it: it must not take from the memory that streams share, nor cost much to try with every key.
+/// What this library writes is shorter. In Go's format it is a whole message.
 const MAX_FIRST_FRAME_BYTES: usize = 66 * 1024;
 
 /// What a refusal in the clear has at most, in bytes: more than a text of the longest.
@@ -83,13 +84,15 @@ impl StreamReader {
         self.begun_with = keys;
     }
 
-    /// What comes must answer what was asked on this very stream.
-    pub(crate) fn expect_answer(&mut self, to: &StreamWriter) {
-        self.place = Place::Answer(to.name);
+    /// What comes must answer what was asked on this very stream. In Go's format nothing says so.
+    pub(crate) fn expect_answer(&mut self, to: &StreamWriter, dialect: Dialect) {
+        if dialect == Dialect::Native {
+            self.place = Place::Answer(to.name);
+        }
     }
 
     /// Takes what has arrived, and gives on what is unwrapped.
-    pub(crate) fn push(&mut self, bytes: &[u8], to: &mut FrameReader) -> Result<(), LayerError> {
+    pub(crate) fn push(&mut self, bytes: &[u8], to: &mut MessageReader) -> Result<(), LayerError> {
         let mut bytes = bytes;
         if let Some(header) = &mut self.header {
             match header.push(bytes)? {
@@ -138,10 +141,12 @@ impl StreamReader {
         }
     }
 
-    fn open_frames(&mut self, to: &mut FrameReader) -> Result<(), LayerError> {
+    fn open_frames(&mut self, to: &mut MessageReader) -> Result<(), LayerError> {
         let layers = Arc::clone(&self.layers);
         while let Some(len) = layers.sealing.frame_len(&self.arrived)? {
-            if self.opened_with.is_none() && len > MAX_FIRST_FRAME_BYTES {
+            // In Go's format all of a message is one frame.
+            let native = layers.format == WireFormat::Native;
+            if native && self.opened_with.is_none() && len > MAX_FIRST_FRAME_BYTES {
                 let text = format!("a first frame of {len} bytes, over {MAX_FIRST_FRAME_BYTES}");
                 return Err(LayerError::Malformed(text));
             }
@@ -177,6 +182,11 @@ impl StreamReader {
     /// Whether what came is an answer in the clear that may only be a refusal.
     pub(crate) fn is_refusal(&self) -> bool {
         self.kind == Kind::Refusal
+    }
+
+    /// Whether what came may be anybody's: sealed, and no key has opened any of it.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.kind == Kind::Sealed && self.opened_with.is_none()
     }
 
     /// The label under which the stream was opened.
@@ -240,11 +250,14 @@ impl StreamWriter {
     }
 
     /// The peer is answered under the label and with the key that it asked with.
-    pub(crate) fn answer(&mut self, asked: &StreamReader) {
+    pub(crate) fn answer(&mut self, asked: &StreamReader, dialect: Dialect) {
         if self.side == Side::Answerer {
             self.label = asked.label().clone();
             self.key = asked.opened_with();
-            self.place = Place::Answer(asked.name);
+            self.place = match dialect {
+                Dialect::Native => Place::Answer(asked.name),
+                Dialect::Hashicorp => Place::First,
+            };
         }
     }
 

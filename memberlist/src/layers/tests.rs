@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use memberlist_protocol::wire::WireFormat;
 use memberlist_protocol::wire::stream::{
-    Assembler, FrameNumber, FrameReader, MessageFrames, StreamItem, StreamLimits, preamble,
+    FrameNumber, MessageFrames, MessageReader, StreamItem, StreamLimits, preamble,
 };
-use memberlist_security::{Keyring, SecretKey};
+use memberlist_protocol::wire::{Dialect, WireFormat};
+use memberlist_security::{Keyring, SecretKey, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -14,11 +14,22 @@ use super::*;
 use crate::config::Encryption;
 
 fn layers(label: &str, keys: &[u8], inbound: InboundLabel) -> Arc<Layers> {
+    layers_of(WireFormat::Native, Version::V1, label, keys, inbound)
+}
+
+fn layers_of(
+    format: WireFormat,
+    version: Version,
+    label: &str,
+    keys: &[u8],
+    inbound: InboundLabel,
+) -> Arc<Layers> {
     let mut keys = keys.iter().map(|n| SecretKey::from_bytes(&[*n; 16]).unwrap());
-    let encryption =
+    let mut encryption =
         keys.next().map(|first| Encryption::new(Keyring::with_keys(first, keys).unwrap()));
-    let sealing = Sealing::new(encryption.as_ref());
-    Arc::new(Layers::new(Label::new(label).unwrap(), true, inbound, sealing))
+    encryption.iter_mut().for_each(|it| it.accept_v0 = version == Version::V0);
+    let sealing = Sealing::new(encryption.as_ref(), version);
+    Arc::new(Layers::new(format, Label::new(label).unwrap(), true, inbound, sealing))
 }
 
 /// Content of a native packet.
@@ -27,7 +38,8 @@ fn wrapped(layers: &Layers, content: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; how.head];
     packet.extend_from_slice(content);
     layers.wrap(&mut packet, how).unwrap();
-    assert_eq!(packet.len(), how.head + content.len() + how.tail);
+    // The padding of encryption version 0 takes what it needs of the room.
+    assert!(packet.len() <= how.head + content.len() + how.tail);
     packet
 }
 
@@ -81,29 +93,27 @@ fn through_stream(
     payload: &[u8],
     pieces: &[usize],
 ) -> Result<StreamItem, LayerError> {
+    let dialect = from.format.towards_strangers();
     let mut writer = StreamWriter::of_dialler(Arc::clone(from), None);
-    let mut message = MessageFrames::user(WireFormat::Native, payload.to_vec().into());
+    let mut message = MessageFrames::user(dialect, payload.to_vec().into());
     let (mut number, mut began, mut bytes, mut out) =
         (FrameNumber::default(), false, Vec::new(), Vec::new());
     while writer.wrap(&mut out, |out| {
         if !std::mem::replace(&mut began, true) {
-            preamble(WireFormat::Native, out);
+            preamble(dialect, out);
         }
         message.next_record(&mut number, out)
     })? {
         bytes.extend_from_slice(&out);
     }
     let mut reader = StreamReader::of_dialler(Arc::clone(to));
-    let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
-    let mut assembler = Assembler::new(WireFormat::Native, StreamLimits::default());
+    let mut messages = MessageReader::new(to.format, StreamLimits::default(), 0);
     let (mut rest, mut sizes) = (&bytes[..], pieces.iter().cycle());
     let mut item = None;
     while !rest.is_empty() {
         let (piece, more) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
-        reader.push(piece, &mut frames)?;
-        while let Some(payload) = frames.next_frame().unwrap() {
-            item = item.or(assembler.push(&payload).unwrap());
-        }
+        reader.push(piece, &mut messages)?;
+        item = item.or(messages.next_item().unwrap());
         rest = more;
     }
     assert!(reader.is_whole()?);
@@ -123,7 +133,7 @@ impl Records {
         let mut out = Vec::new();
         let written = writer.wrap(&mut out, |out| {
             if !std::mem::replace(began, true) {
-                preamble(WireFormat::Native, out);
+                preamble(Dialect::Native, out);
             }
             message.next_record(number, out)
         });
@@ -132,13 +142,15 @@ impl Records {
     }
 }
 
+fn messages() -> MessageReader {
+    MessageReader::new(WireFormat::Native, StreamLimits::default(), 0)
+}
+
 /// Gives what arrives to a reader, and the message if that was all of it.
 fn take(reader: &mut StreamReader, bytes: &[u8]) -> Result<Option<StreamItem>, LayerError> {
-    let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
-    reader.push(bytes, &mut frames)?;
-    let mut assembler = Assembler::new(WireFormat::Native, StreamLimits::default());
-    let payload = frames.next_frame().unwrap();
-    Ok(payload.and_then(|payload| assembler.push(&payload).unwrap()))
+    let mut messages = messages();
+    reader.push(bytes, &mut messages)?;
+    Ok(messages.next_item().unwrap())
 }
 
 fn switch(layers: &Layers, encrypt_outgoing: bool, verify_incoming: bool) {
@@ -153,15 +165,15 @@ fn a_direction_that_was_begun_is_ended_so_whatever_is_switched() {
     let both = layers("", &[1], InboundLabel::Check);
     for sealed in [false, true] {
         switch(&both, sealed, false);
-        let message = MessageFrames::user(WireFormat::Native, vec![7; 100_000].into());
+        let message = MessageFrames::user(Dialect::Native, vec![7; 100_000].into());
         let mut records = Records::of(StreamWriter::of_dialler(Arc::clone(&both), None), message);
         let first = records.next();
         switch(&both, !sealed, false);
         let mut reader = StreamReader::of_dialler(Arc::clone(&both));
-        let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
-        for record in [first, records.next()] {
-            reader.push(&record, &mut frames).unwrap();
-            assert!(frames.next_frame().unwrap().is_some());
+        let mut messages = messages();
+        for (record, whole) in [(first, false), (records.next(), true)] {
+            reader.push(&record, &mut messages).unwrap();
+            assert_eq!(messages.next_item().unwrap().is_some(), whole);
         }
         assert_eq!(reader.opened_with().is_some(), sealed);
     }
@@ -199,23 +211,88 @@ fn an_answer_in_the_clear_is_at_most_a_refusal() {
         [(true, true, true), (true, false, true), (false, true, true), (false, false, false)]
     {
         switch(&asker, encrypt, verify);
-        let question = MessageFrames::user(WireFormat::Native, "hello".into());
+        let question = MessageFrames::user(Dialect::Native, "hello".into());
         let writer = StreamWriter::of_dialler(Arc::clone(&asker), None);
         let mut question = Records::of(writer, question);
         question.next();
         let mut reader = StreamReader::of_answer(Arc::clone(&asker));
-        reader.expect_answer(&question.0);
-        let answer = MessageFrames::error(WireFormat::Native, "no");
+        reader.expect_answer(&question.0, Dialect::Native);
+        let answer = MessageFrames::error(Dialect::Native, "no");
         let mut answer = Records::of(StreamWriter::of_answer(Arc::clone(&plain)), answer);
         let item = take(&mut reader, &answer.next()).unwrap();
         assert_eq!(item, Some(StreamItem::Error("no".to_owned())));
         assert_eq!(reader.is_refusal(), refusal_only, "{encrypt} {verify}");
-        let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
-        assert_eq!(reader.push(&[0; 2048], &mut frames).is_err(), refusal_only);
+        let mut messages = messages();
+        assert_eq!(reader.push(&[0; 2048], &mut messages).is_err(), refusal_only);
+    }
+}
+
+/// In Go's format pings begin as sealed packets do.
+#[test]
+fn a_ping_in_gos_format_and_a_sealed_packet_are_told_apart() {
+    let hashicorp =
+        |keys: &[u8]| layers_of(WireFormat::Hashicorp, Version::V1, "", keys, InboundLabel::Check);
+    let (keyed, plain) = (hashicorp(&[1]), hashicorp(&[]));
+    let ping = b"\x00\x82\xa4Node\xa1b\xa5SeqNo\x01";
+    assert_eq!(plain.unwrap(&mut ping.to_vec()).unwrap(), ping);
+    // It might be a sealed one that does not open.
+    assert!(keyed.unwrap(&mut ping.to_vec()).is_err());
+    switch(&keyed, true, false);
+    assert_eq!(keyed.unwrap(&mut ping.to_vec()).unwrap(), ping);
+    // What cannot be a ping is sealed.
+    let sealed = [&b"\x01\x55"[..], &[7; 40]].concat();
+    assert_eq!(plain.unwrap(&mut sealed.clone()), Err(LayerError::NoKey));
+    switch(&keyed, true, true);
+    let suspect = b"\x03\x83";
+    assert_eq!(keyed.unwrap(&mut suspect.to_vec()), Err(LayerError::PlaintextRefused));
+}
+
+/// The keys and labels of one format serve the other.
+#[test]
+fn a_question_in_gos_format_is_answered_without_a_place() {
+    let both = layers_of(WireFormat::Mixed, Version::V1, "blue", &[1], InboundLabel::Check);
+    let question = MessageFrames::user(Dialect::Hashicorp, "hello".into());
+    let mut asked = StreamWriter::of_dialler(Arc::clone(&both), None);
+    let (mut number, mut out) = (FrameNumber::default(), Vec::new());
+    let mut question = question;
+    assert!(asked.wrap(&mut out, |out| question.next_record(&mut number, out)).unwrap());
+    let mut reader = StreamReader::of_dialler(Arc::clone(&both));
+    let mut messages = MessageReader::new(WireFormat::Mixed, StreamLimits::default(), 0);
+    reader.push(&out, &mut messages).unwrap();
+    assert_eq!(messages.next_item().unwrap(), Some(StreamItem::User("hello".into())));
+
+    for (dialect, answers) in [(Dialect::Hashicorp, true), (Dialect::Native, false)] {
+        let mut writer = StreamWriter::of_answer(Arc::clone(&both));
+        writer.answer(&reader, dialect);
+        let mut answer = MessageFrames::error(Dialect::Hashicorp, "no");
+        writer.wrap(&mut out, |out| answer.next_record(&mut number, out)).unwrap();
+        let mut heard = StreamReader::of_answer(Arc::clone(&both));
+        heard.expect_answer(&asked, Dialect::Hashicorp);
+        let mut messages = MessageReader::new(WireFormat::Mixed, StreamLimits::default(), 0);
+        assert_eq!(heard.push(&out, &mut messages).is_ok(), answers, "{dialect:?}");
     }
 }
 
 proptest! {
+    #[test]
+    fn any_content_in_gos_format_comes_back(
+        content in vec(any::<u8>(), 0..1500),
+        kind in 2_u8..13,
+        label in "[a-z]{0,20}",
+        keys in vec(1_u8..5, 0..3),
+        old: bool,
+        pieces in vec(1_usize..3000, 1..6),
+    ) {
+        let version = if old { Version::V0 } else { Version::V1 };
+        let format = WireFormat::Hashicorp;
+        let both = layers_of(format, version, &label, &keys, InboundLabel::Check);
+        let content = [&[kind][..], &content].concat();
+        let mut packet = wrapped(&both, &content);
+        prop_assert_eq!(both.unwrap(&mut packet).unwrap(), &content[..]);
+        let item = through_stream((&both, &both), &content, &pieces).unwrap();
+        prop_assert_eq!(item, StreamItem::User(content.into()));
+    }
+
     #[test]
     fn any_content_comes_back(
         content in vec(any::<u8>(), 0..1500),
@@ -270,9 +347,9 @@ proptest! {
         for bytes in [bytes.clone(), [&[first][..], &bytes].concat(), [b"\xF4\x02ab", &bytes[..]].concat()] {
             let _ = layers.unwrap(&mut bytes.clone());
             let mut reader = StreamReader::of_dialler(Arc::clone(&layers));
-            let mut frames = FrameReader::new(WireFormat::Native, StreamLimits::default());
+            let mut messages = messages();
             for piece in bytes.chunks(7) {
-                if reader.push(piece, &mut frames).is_err() {
+                if reader.push(piece, &mut messages).is_err() {
                     break;
                 }
             }

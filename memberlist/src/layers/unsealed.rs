@@ -1,12 +1,11 @@
 //! In place of encryption, where this crate is built without it: nothing is sealed, and what comes
 //! sealed is refused by its name.
 
+use memberlist_protocol::wire::WireFormat;
 use memberlist_security::Label;
 
-use super::LayerError;
+use super::{LayerError, is_sealed};
 
-/// The first byte of a sealed packet is its version, 0 or 1; no native packet begins so.
-const HIGHEST_VERSION: u8 = 1;
 /// The first byte of a sealed frame.
 const FRAME_TYPE: u8 = 0x0A;
 
@@ -34,8 +33,11 @@ pub(crate) fn name_of(_: &[u8]) -> StreamName {
 pub(crate) struct Sealing;
 
 impl Sealing {
-    pub(crate) const PACKET_ROOM: (usize, usize) = (0, 0);
     pub(crate) const FRAME_ROOM: usize = 0;
+
+    pub(crate) fn packet_room(&self) -> (usize, usize) {
+        (0, 0)
+    }
 
     pub(crate) fn has_keys(&self) -> bool {
         false
@@ -56,13 +58,11 @@ impl Sealing {
 
     pub(crate) fn open_packet<'p>(
         &self,
+        format: WireFormat,
         _: &Label,
         packet: &'p mut [u8],
     ) -> Result<&'p [u8], LayerError> {
-        match packet.first() {
-            Some(0..=HIGHEST_VERSION) => Err(LayerError::NoKey),
-            _ => Ok(packet),
-        }
+        if is_sealed(format, packet) { Err(LayerError::NoKey) } else { Ok(packet) }
     }
 
     pub(crate) fn begin_stream(&self) -> StreamKeys {}

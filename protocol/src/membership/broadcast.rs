@@ -13,6 +13,8 @@ use std::hash::Hash;
 
 use bytes::Bytes;
 
+use crate::wire::Dialect;
+
 /// The order in which items are taken: transmissions, then larger, then newer first.
 type Rank = (u32, Reverse<usize>, Reverse<u64>);
 
@@ -39,10 +41,66 @@ impl<K: fmt::Debug> fmt::Debug for Relation<K> {
     }
 }
 
+/// One message in each format in which it is to be sent, encoded once.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Encoded {
+    native: Bytes,
+    hashicorp: Bytes,
+}
+
+impl Encoded {
+    /// A message in one format.
+    pub fn new(dialect: Dialect, bytes: Bytes) -> Self {
+        Self::default().with(dialect, bytes)
+    }
+
+    /// The same, in that format too.
+    #[must_use]
+    pub fn with(mut self, dialect: Dialect, bytes: Bytes) -> Self {
+        match dialect {
+            Dialect::Native => self.native = bytes,
+            Dialect::Hashicorp => self.hashicorp = bytes,
+        }
+        self
+    }
+
+    /// The message in that format; nothing if it is not sent in it.
+    pub fn get(&self, dialect: Dialect) -> Option<&Bytes> {
+        let bytes = match dialect {
+            Dialect::Native => &self.native,
+            Dialect::Hashicorp => &self.hashicorp,
+        };
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Whether it is sent in that format and in no other.
+    pub fn is_only_in(&self, dialect: Dialect) -> bool {
+        let (this, other) = match dialect {
+            Dialect::Native => (&self.native, &self.hashicorp),
+            Dialect::Hashicorp => (&self.hashicorp, &self.native),
+        };
+        !this.is_empty() && other.is_empty()
+    }
+
+    /// The message in the native format, or in the other if it is not sent in that.
+    fn any(&self) -> &Bytes {
+        if self.native.is_empty() { &self.hashicorp } else { &self.native }
+    }
+
+    /// The length in the format in which it is longer.
+    pub fn len(&self) -> usize {
+        self.native.len().max(self.hashicorp.len())
+    }
+
+    /// Whether it is sent in no format.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 #[derive(Debug)]
 struct Item<K, T> {
-    /// What is sent, encoded once.
-    encoded: Bytes,
+    encoded: Encoded,
     relation: Relation<K>,
     tag: T,
 }
@@ -90,7 +148,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     }
 
     /// The items in the order in which they would be taken.
-    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Encoded, &T)> {
         self.items.values().map(|item| (&item.encoded, &item.tag))
     }
 
@@ -102,7 +160,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     /// Adds an item; `replaced` gets the tags of those that it replaces.
     pub fn push(
         &mut self,
-        encoded: Bytes,
+        encoded: Encoded,
         relation: Relation<K>,
         tag: T,
         mut replaced: impl FnMut(T),
@@ -118,7 +176,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
                 let stale: Vec<Rank> = (self.items.iter())
                     .filter(|(_, item)| {
                         matches!(item.relation, Relation::Invalidating(_))
-                            && invalidates(&item.encoded)
+                            && invalidates(item.encoded.any())
                     })
                     .map(|(rank, _)| *rank)
                     .collect();
@@ -152,10 +210,10 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         }
     }
 
-    /// Drops what `unwanted` says so of, by its relation and its bytes; gives how many.
+    /// Drops what `unwanted` says so of, by its relation and its encodings; gives how many.
     pub fn remove_if(
         &mut self,
-        unwanted: impl Fn(&Relation<K>, &[u8]) -> bool,
+        unwanted: impl Fn(&Relation<K>, &Encoded) -> bool,
         mut dropped: impl FnMut(T),
     ) -> usize {
         let ranks: Vec<Rank> = (self.items.iter())
@@ -168,16 +226,17 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         ranks.len()
     }
 
-    /// Takes items for one packet. Each costs its length plus `overhead` of the `budget`; `take`
-    /// gets the bytes and the tag, `finished` the tags of those that reached `limit` transmissions. Gives the
-    /// bytes used. Without a
-    /// limit the transmissions do not count.
+    /// Takes items for one packet in this format. Each costs its length plus `overhead` of the `budget`;
+    /// `take` gets the bytes and the tag and says whether it had room, `finished` gets the tags of those
+    /// that reached their `limit` of transmissions. Gives the bytes used. Without a limit the transmissions
+    /// of an item do not count.
     pub fn take(
         &mut self,
+        dialect: Dialect,
         overhead: usize,
         budget: usize,
-        limit: Option<u32>,
-        mut take: impl FnMut(&[u8], &T),
+        limit: impl Fn(&Encoded) -> Option<u32>,
+        mut take: impl FnMut(&[u8], &T) -> bool,
         mut finished: impl FnMut(T),
     ) -> usize {
         let mut used = 0;
@@ -194,9 +253,15 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
                 from = (rank.0, Reverse(usize::MAX), Reverse(u64::MAX));
                 continue;
             }
-            used += item.encoded.len() + overhead;
-            take(&item.encoded, &item.tag);
-            from = rank;
+            from = after(rank);
+            let Some(encoded) = item.encoded.get(dialect) else {
+                continue;
+            };
+            if !take(encoded, &item.tag) {
+                break;
+            }
+            used += encoded.len() + overhead;
+            let limit = limit(&item.encoded);
             self.transmitted(rank, limit, &mut finished);
         }
         for (rank, item) in std::mem::take(&mut self.again) {
@@ -239,6 +304,17 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     }
 }
 
+/// The first rank behind this one.
+fn after((transmits, len, Reverse(id)): Rank) -> Rank {
+    match id.checked_sub(1) {
+        Some(older) => (transmits, len, Reverse(older)),
+        None => match len.0.checked_sub(1) {
+            Some(shorter) => (transmits, Reverse(shorter), Reverse(u64::MAX)),
+            None => (transmits + 1, Reverse(usize::MAX), Reverse(u64::MAX)),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -246,23 +322,26 @@ mod tests {
     use super::*;
 
     type Queue = BroadcastQueue<String, usize>;
+    const NATIVE: Dialect = Dialect::Native;
+
+    fn native(bytes: impl Into<Bytes>) -> Encoded {
+        Encoded::new(NATIVE, bytes.into())
+    }
 
     fn named(queue: &mut Queue, name: &str, len: usize, tag: usize) -> Vec<usize> {
         let mut replaced = Vec::new();
         let relation = Relation::Named(name.to_owned());
-        queue.push(Bytes::from(vec![tag as u8; len]), relation, tag, |tag| replaced.push(tag));
+        queue.push(native(vec![tag as u8; len]), relation, tag, |tag| replaced.push(tag));
         replaced
     }
 
     fn take(queue: &mut Queue, budget: usize, limit: u32) -> (Vec<usize>, Vec<usize>) {
         let (mut got, mut done) = (Vec::new(), Vec::new());
-        queue.take(
-            2,
-            budget,
-            Some(limit),
-            |bytes, _| got.push(bytes[0] as usize),
-            |tag| done.push(tag),
-        );
+        let take = |bytes: &[u8], _: &usize| {
+            got.push(bytes[0] as usize);
+            true
+        };
+        queue.take(NATIVE, 2, budget, |_| Some(limit), take, |tag| done.push(tag));
         (got, done)
     }
 
@@ -303,14 +382,40 @@ mod tests {
     fn unique_items_stay_and_invalidating_ones_look_at_each_other() {
         let mut queue = Queue::new(0);
         let mut replaced = Vec::new();
-        queue.push(Bytes::from_static(b"x1"), Relation::Unique, 1, |_| unreachable!());
+        queue.push(native(b"x1".as_slice()), Relation::Unique, 1, |_| unreachable!());
         named(&mut queue, "x", 2, 2);
         let same_first =
             |first: u8| Relation::Invalidating(Box::new(move |b: &[u8]| b[0] == first));
-        queue.push(Bytes::from_static(b"x3"), same_first(b'x'), 3, |_| unreachable!());
-        queue.push(Bytes::from_static(b"y4"), same_first(b'y'), 4, |_| unreachable!());
-        queue.push(Bytes::from_static(b"x5"), same_first(b'x'), 5, |tag| replaced.push(tag));
+        queue.push(native(b"x3".as_slice()), same_first(b'x'), 3, |_| unreachable!());
+        queue.push(native(b"y4".as_slice()), same_first(b'y'), 4, |_| unreachable!());
+        queue.push(native(b"x5".as_slice()), same_first(b'x'), 5, |tag| replaced.push(tag));
         assert_eq!((replaced, queue.len()), (vec![3], 4));
+    }
+
+    #[test]
+    fn each_format_gets_its_own_bytes_and_what_is_not_sent_in_it_waits() {
+        let mut queue = Queue::new(0);
+        let both = native(vec![1; 10]).with(Dialect::Hashicorp, vec![2; 30].into());
+        queue.push(both, Relation::Unique, 0, |_| unreachable!());
+        queue.push(native(vec![3; 20]), Relation::Unique, 1, |_| unreachable!());
+        let mut taken = |dialect, budget, room: usize| {
+            let mut got = Vec::new();
+            let take = |bytes: &[u8], tag: &usize| {
+                let fits = got.len() < room;
+                if fits {
+                    got.push((*tag, bytes.len()));
+                }
+                fits
+            };
+            let used = queue.take(dialect, 2, budget, |_| Some(9), take, |_| unreachable!());
+            (got, used)
+        };
+        assert_eq!(taken(Dialect::Hashicorp, 1000, 9), (vec![(0, 30)], 32));
+        // The first of them, which has not been sent, and not the second, for which there is no room.
+        assert_eq!(taken(NATIVE, 1000, 1), (vec![(1, 20)], 22));
+        assert_eq!(taken(NATIVE, 1000, 9), (vec![(0, 10), (1, 20)], 34));
+        // An item goes where it fits in either format.
+        assert_eq!(taken(Dialect::Hashicorp, 31, 9), (vec![], 0));
     }
 
     #[test]
@@ -337,17 +442,16 @@ mod tests {
             for (tag, (name, len)) in items.iter().enumerate() {
                 let mut bytes = vec![0; (*len).max(2)];
                 bytes[..2].copy_from_slice(&(tag as u16).to_be_bytes());
-                queue.push(bytes.into(), Relation::Named(*name), tag, |old| ended[old] = true);
+                queue.push(native(bytes), Relation::Named(*name), tag, |old| ended[old] = true);
             }
             for budget in budgets {
                 let mut got = Vec::new();
-                let used = queue.take(
-                    3,
-                    budget,
-                    Some(limit),
-                    |b, _| got.push((u16::from_be_bytes([b[0], b[1]]) as usize, b.len())),
-                    |tag| ended[tag] = true,
-                );
+                let take = |b: &[u8], _: &usize| {
+                    got.push((u16::from_be_bytes([b[0], b[1]]) as usize, b.len()));
+                    true
+                };
+                let used =
+                    queue.take(NATIVE, 3, budget, |_| Some(limit), take, |tag| ended[tag] = true);
                 prop_assert!(used <= budget);
                 prop_assert_eq!(used, got.iter().map(|(_, len)| len + 3).sum::<usize>());
                 for (tag, _) in &got {

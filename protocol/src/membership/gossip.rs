@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::broadcast::{BroadcastQueue, Relation};
+use super::broadcast::{BroadcastQueue, Encoded, Relation};
 use super::members::Record;
 use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
@@ -24,7 +24,7 @@ use crate::message::{
 };
 use crate::node::{Node, NodeId, NodeState, Peer};
 use crate::stats::DropReason;
-use crate::wire::{PacketWriter, Room, WireFormat, read_part};
+use crate::wire::{Dialect, PacketWriter, Room, WireFormat};
 
 /// Packets that may wait for `poll_transmit`. An owner that drains after each input never comes
 /// near it.
@@ -86,8 +86,21 @@ impl UserQueues {
         pruned
     }
 
-    /// How many bytes of a packet with that much `free` room are theirs.
-    fn earn(&mut self, overhead: usize, free: usize, share_percent: u8, most: usize) -> usize {
+    /// Drops what is sent in this format only.
+    fn drop_all_only_in(&mut self, dialect: Dialect) {
+        for queue in &mut self.queues {
+            queue.remove_if(|_, encoded| encoded.is_only_in(dialect), |()| {});
+        }
+    }
+
+    /// How many bytes of a packet in that format with that much `free` room are theirs.
+    fn earn(
+        &mut self,
+        (dialect, overhead): (Dialect, usize),
+        free: usize,
+        share_percent: u8,
+        most: usize,
+    ) -> usize {
         if self.len() == 0 {
             self.credit_bytes = 0;
             return 0;
@@ -97,7 +110,8 @@ impl UserQueues {
         // keeping smaller ones from those that do not.
         self.credit_bytes = (self.credit_bytes + earned).min(2 * most);
         let (mut reserve, mut credit) = (0, self.credit_bytes);
-        for (encoded, ()) in self.queues.iter().flat_map(|queue| queue.iter().take(LOOKED_AT)) {
+        let sent = |queue| BroadcastQueue::iter(queue).filter_map(|(item, ())| item.get(dialect));
+        for encoded in self.queues.iter().flat_map(|queue| sent(queue).take(LOOKED_AT)) {
             let cost = encoded.len() + overhead;
             if cost > most {
                 continue;
@@ -121,6 +135,8 @@ pub(super) enum Outgoing {
     /// A ping; with `accuse` also the suspicion that its target is to refute.
     Ping {
         to: Peer,
+        /// If it is not to be in the format in which this peer is spoken to.
+        dialect: Option<Dialect>,
         sequence: u32,
         accuse: Option<u32>,
         piggyback: bool,
@@ -133,12 +149,15 @@ pub(super) enum Outgoing {
     },
     Ack {
         to: Peer,
+        /// That of the question.
+        dialect: Dialect,
         sequence: u32,
         payload: Bytes,
         piggyback: bool,
     },
     Nack {
         to: Peer,
+        dialect: Dialect,
         sequence: u32,
     },
     /// A suspicion, for the member that is to refute it.
@@ -150,6 +169,8 @@ pub(super) enum Outgoing {
     /// The own announcement, for somebody who has missed it.
     OwnAlive {
         to: Peer,
+        /// That of what shows it.
+        dialect: Dialect,
     },
     /// Queued news only.
     Gossip {
@@ -169,9 +190,20 @@ impl Outgoing {
             | Self::Ack { to, .. }
             | Self::Nack { to, .. }
             | Self::Accuse { to, .. }
-            | Self::OwnAlive { to }
+            | Self::OwnAlive { to, .. }
             | Self::Gossip { to }
             | Self::User { to, .. } => to,
+        }
+    }
+
+    /// The format, if it is not for the peer to decide.
+    fn dialect(&self) -> Option<Dialect> {
+        match self {
+            Self::Ping { dialect, .. } => *dialect,
+            Self::Ack { dialect, .. }
+            | Self::Nack { dialect, .. }
+            | Self::OwnAlive { dialect, .. } => Some(*dialect),
+            _ => None,
         }
     }
 }
@@ -224,16 +256,20 @@ impl Membership {
 
     /// `None` if there is nothing to send after all.
     fn write_packet(&mut self, out: Outgoing, buf: &mut Vec<u8>, room: Room) -> Option<usize> {
-        let mut writer = PacketWriter::new(buf, self.config.wire_format, self.checksum, room);
+        let dialect = out.dialect().unwrap_or_else(|| self.dialect_for(out.to()));
+        let checksum = self.checksum_for(out.to(), dialect);
+        let mut writer = PacketWriter::new(buf, dialect, checksum, room);
+        let native = self.config.wire_format.announces_native();
         let standing = self.standing(out.to());
         let is_gossip = matches!(out, Outgoing::Gossip { .. });
+        let peer = out.to().clone();
         let own = Arc::clone(&self.own_record().node);
         let source = Some(PingSource { node: own.id.as_str(), addr: own.addr });
         let (wrote, piggyback) = match out {
-            Outgoing::Ping { to, sequence, accuse, piggyback } => {
+            Outgoing::Ping { to, sequence, accuse, piggyback, .. } => {
                 let node = to.name.as_ref().map_or("", NodeId::as_str);
-                let wrote =
-                    self.write(&mut writer, &Message::Ping(Ping { sequence, node, source }));
+                let ping = Ping { sequence, node, source, native };
+                let wrote = self.write(&mut writer, &Message::Ping(ping));
                 // Better a ping without the accusation than none.
                 if let Some(incarnation) = accuse.filter(|_| wrote) {
                     let from = own.id.as_str();
@@ -248,7 +284,7 @@ impl Membership {
                 (self.write(&mut writer, &Message::IndirectPing(ping)), true)
             }
             Outgoing::Ack { sequence, payload, piggyback, .. } => {
-                let ack = |payload| Message::Ack(Ack { sequence, payload });
+                let ack = |payload| Message::Ack(Ack { sequence, payload, native });
                 // Better an ack without its payload than none.
                 let wrote =
                     self.write(&mut writer, &ack(&payload)) || self.write(&mut writer, &ack(&[]));
@@ -280,14 +316,15 @@ impl Membership {
         match standing {
             Standing::Stranger => {}
             _ if !wrote || !piggyback => {}
-            Standing::There => self.fill(&mut writer, true, is_gossip),
-            Standing::Doubtful => self.fill(&mut writer, false, is_gossip),
+            Standing::There => self.fill(&mut writer, &peer, true, is_gossip),
+            Standing::Doubtful => self.fill(&mut writer, &peer, false, is_gossip),
         }
         if !wrote || writer.parts() == 0 {
             return None;
         }
+        self.stats.packets_sent_hashicorp += u64::from(dialect == Dialect::Hashicorp);
         Some(match self.config.compression {
-            true => writer.finish_compressed(&mut self.compressor),
+            true => writer.finish_compressed(&mut self.compressors),
             false => writer.finish(),
         })
     }
@@ -322,11 +359,11 @@ impl Membership {
     /// What goes to a member that may not be there (`is_there` is false) is no transmission: news must
     /// not be used up on those who cannot hear it. Nor is what rides on pings and acks, where every
     /// member is to be told once: only gossip goes round, the others meet the same member twice.
-    fn fill(&mut self, writer: &mut PacketWriter<'_>, is_there: bool, is_gossip: bool) {
-        let overhead = writer.part_overhead();
+    fn fill(&mut self, writer: &mut PacketWriter<'_>, to: &Peer, is_there: bool, is_gossip: bool) {
+        let (dialect, overhead) = (writer.dialect(), writer.part_overhead());
         let n = self.members.len();
         let limit = scale::news_limit(self.config.retransmit_mult, n);
-        let user_limit = scale::user_broadcast_limit(limit, n);
+        let (user_limit, passed_on_limit) = self.user_broadcast_limits(limit, n);
         let (share, most) =
             (self.config.user_broadcast_share_percent, self.config.max_packet_bytes);
         let everybody = scale::others(n);
@@ -335,17 +372,25 @@ impl Membership {
             let counts = is_there && (is_gossip || !gossips || limit != everybody);
             counts.then_some(limit)
         };
+        let counted_user = |encoded: &Encoded| match encoded.is_only_in(Dialect::Native) {
+            true => counted(passed_on_limit),
+            false => counted(user_limit),
+        };
         let free = writer.remaining();
-        let reserve = self.user.earn(overhead, free, share, most);
+        let reserve = self.user.earn((dialect, overhead), free, share, most);
 
         let (events, stats) = (&mut self.events, &mut self.stats);
         self.news.take(
+            dialect,
             overhead,
             free - reserve,
-            counted(limit),
+            |_| counted(limit),
             |part, news| {
-                stats.count_sent(news.kind);
-                writer.push_encoded(part);
+                let fits = writer.push_encoded(part);
+                if fits {
+                    stats.count_sent(news.kind);
+                }
+                fits
             },
             |news| events.extend(news.done.map(Event::BroadcastDone)),
         );
@@ -355,18 +400,44 @@ impl Membership {
         for queue in &mut self.user.queues {
             let budget = writer.remaining();
             let take = |part: &[u8], (): &()| {
-                stats.count_sent(MessageKind::Broadcast);
-                writer.push_encoded(part);
+                let fits = writer.push_encoded(part);
+                if fits {
+                    stats.count_sent(MessageKind::Broadcast);
+                }
+                fits
             };
-            used += queue.take(overhead, budget, counted(user_limit), take, |()| {});
+            used += queue.take(dialect, overhead, budget, counted_user, take, |()| {});
         }
         // Room that news had no use for is free of charge.
         let charged = used.saturating_sub(free.saturating_sub(reserve));
         self.user.credit_bytes = self.user.credit_bytes.saturating_sub(charged);
-        self.fill_from_application(writer);
+        self.fill_from_application(writer, to);
     }
 
-    fn fill_from_application(&mut self, writer: &mut PacketWriter<'_>) {
+    /// How often a user broadcast is sent, and how often one that goes out in the native format alone.
+    /// Nobody passes it on who is spoken to in Go's format: where that is spoken every member is to get
+    /// it from here. What is passed on its origin sends to all of them already.
+    fn user_broadcast_limits(&self, news_limit: u32, n: usize) -> (u32, u32) {
+        let limit = scale::user_broadcast_limit(news_limit, n);
+        match self.config.wire_format {
+            WireFormat::Native => (limit, limit),
+            WireFormat::Hashicorp | WireFormat::Mixed => (limit.max(scale::others(n)), limit),
+        }
+    }
+
+    /// What is passed on in a mixed cluster is not sent in Go's format. Where nobody is spoken to in the
+    /// other it would wait for ever, and the tick with it.
+    fn drop_what_no_member_is_sent(&mut self) {
+        if self.config.wire_format != WireFormat::Mixed || self.user.len() == 0 {
+            return;
+        }
+        let mut others = self.members.iter().filter(|record| record.node.id != self.id);
+        if !others.any(|record| record.native && record.state().is_live()) {
+            self.user.drop_all_only_in(Dialect::Native);
+        }
+    }
+
+    fn fill_from_application(&mut self, writer: &mut PacketWriter<'_>, to: &Peer) {
         // A user message costs at most kind and length beside its bytes.
         const MESSAGE_OVERHEAD: usize = 4;
         let overhead = writer.part_overhead() + MESSAGE_OVERHEAD;
@@ -374,7 +445,12 @@ impl Membership {
             return;
         }
         for payload in self.app.user_broadcasts(overhead, writer.remaining()) {
-            self.write(writer, &Message::User(&payload));
+            if writer.is_full() {
+                // The application was told of the room, and gave what fits it.
+                self.send_later(Outgoing::User { to: to.clone(), payload });
+            } else {
+                self.write(writer, &Message::User(&payload));
+            }
         }
     }
 
@@ -407,7 +483,7 @@ impl Membership {
 
     /// Queues bytes for the applications of all other members: they pass them on among themselves,
     /// and each application gets them once, in no order. Best effort, but gossip rarely misses a
-    /// member.
+    /// member. In Go's format they are user messages, which this node sends to each member itself.
     ///
     /// # Errors
     /// If they do not fit a packet, or this node has left.
@@ -445,7 +521,7 @@ impl Membership {
 
     pub(super) fn queue_user(
         &mut self,
-        encoded: Bytes,
+        encoded: Encoded,
         relation: Relation<Arc<str>>,
         priority: Priority,
         now: Instant,
@@ -472,10 +548,17 @@ impl Membership {
 
     /// The largest encoded message in bytes that fits any packet of this node.
     fn largest_part_bytes(&self) -> usize {
-        let config = &self.config;
-        let packet = config.wire_format.packet_overhead(self.checksum);
-        let framing = packet + config.wire_format.part_overhead();
+        let framing = self
+            .dialects()
+            .map(|dialect| dialect.packet_overhead(self.checksum) + dialect.part_overhead());
+        let framing = framing.max().unwrap_or_default();
         self.assured_packet_bytes.saturating_sub(framing + self.outer_overhead)
+    }
+
+    /// The formats that this node speaks.
+    fn dialects(&self) -> impl Iterator<Item = Dialect> + use<> {
+        let format = self.config.wire_format;
+        [Dialect::Native, Dialect::Hashicorp].into_iter().filter(move |d| format.reads(*d))
     }
 
     /// What is queued must be sendable: it would wait for ever, and the tick with it.
@@ -483,22 +566,19 @@ impl Membership {
         let most = self.largest_part_bytes();
         let events = &mut self.events;
         let mut dropped = self.news.remove_if(
-            |_, part| part.len() > most,
+            |_, encoded| encoded.len() > most,
             |news| events.extend(news.done.map(Event::BroadcastDone)),
         );
         for queue in &mut self.user.queues {
-            dropped += queue.remove_if(|_, part| part.len() > most, |()| {});
+            dropped += queue.remove_if(|_, encoded| encoded.len() > most, |()| {});
         }
         (0..dropped).for_each(|_| self.drop(DropReason::TooLargeToSend));
     }
 
     /// The largest user message in bytes that fits a packet.
     pub fn max_user_message_bytes(&self) -> usize {
-        let config = &self.config;
-        let packet = config.wire_format.packet_overhead(self.checksum);
-        // Kind, and a length of up to three bytes.
-        let framing = packet + config.wire_format.part_overhead() + 4;
-        self.assured_packet_bytes.saturating_sub(framing + self.outer_overhead)
+        // Kind, and in the native format a length of up to three bytes.
+        self.largest_part_bytes().saturating_sub(4)
     }
 
     /// The largest user broadcast in bytes that fits a packet.
@@ -513,10 +593,21 @@ impl Membership {
         if len > limit { Err(BroadcastError::TooLarge { len, limit }) } else { Ok(()) }
     }
 
-    pub(super) fn encode(&mut self, message: &Message<'_>) -> Bytes {
-        self.scratch.clear();
-        self.config.wire_format.encode(message, &mut self.scratch);
-        Bytes::copy_from_slice(&self.scratch)
+    /// Encodes a message in every format in which it may be sent.
+    pub(super) fn encode(&mut self, message: &Message<'_>) -> Encoded {
+        let mut encoded = Encoded::default();
+        for dialect in self.dialects() {
+            // Of a broadcast in Go's format nobody could tell that it came before: only its origin sends
+            // it so.
+            let passed_on = matches!(message, Message::Broadcast(broadcast) if broadcast.hops > 0);
+            if dialect == Dialect::Hashicorp && passed_on {
+                continue;
+            }
+            self.scratch.clear();
+            dialect.encode(message, &mut self.scratch);
+            encoded = encoded.with(dialect, Bytes::copy_from_slice(&self.scratch));
+        }
+        encoded
     }
 
     pub(super) fn send_later(&mut self, outgoing: Outgoing) {
@@ -546,6 +637,7 @@ impl Membership {
 
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         self.gossip_timer = None;
+        self.drop_what_no_member_is_sent();
         if self.news.is_empty() && self.user.len() == 0 && !self.app.has_user_broadcasts() {
             return;
         }
@@ -577,13 +669,16 @@ impl Membership {
 
 /// The queue holds encoded broadcasts; the application judges their payload.
 fn on_payload(relation: Relation<Arc<str>>, format: WireFormat) -> Relation<Arc<str>> {
+    // The queue shows an item in the native format if it has it in both.
+    let dialect = if format.reads(Dialect::Native) { Dialect::Native } else { Dialect::Hashicorp };
     match relation {
-        Relation::Invalidating(judge) => {
-            Relation::Invalidating(Box::new(move |encoded| match read_part(format, encoded) {
-                Some(Message::Broadcast(broadcast)) => judge(broadcast.payload),
+        Relation::Invalidating(judge) => Relation::Invalidating(Box::new(move |encoded| {
+            dialect.decode(encoded, |message| match message {
+                Ok(Message::Broadcast(broadcast)) => judge(broadcast.payload),
+                Ok(Message::User(payload)) => judge(payload),
                 _ => false,
-            }))
-        }
+            })
+        })),
         other => other,
     }
 }

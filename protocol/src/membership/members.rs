@@ -28,11 +28,13 @@ pub(super) struct Record {
     pub(super) since: Instant,
     pub(super) suspicion: Option<Box<Suspicion>>,
     pub(super) death: Option<Arc<Death>>,
+    /// Whether it is known to read the native format.
+    pub(super) native: bool,
 }
 
 impl Record {
     pub(super) fn new(node: Arc<Node>, incarnation: u32, state: NodeState, since: Instant) -> Self {
-        Self { node, incarnation, state, since, suspicion: None, death: None }
+        Self { node, incarnation, state, since, suspicion: None, death: None, native: false }
     }
 
     pub(super) fn state(&self) -> NodeState {
@@ -150,6 +152,8 @@ impl Members {
         self.live += usize::from(state.is_live());
         record.state = state;
         record.since = now;
+        // Who comes back may be another process.
+        record.native &= state.is_live();
     }
 
     /// Removes the records that `expired` names and gives them back.

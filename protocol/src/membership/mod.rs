@@ -11,6 +11,7 @@
 //! | `refute` | contradicting news about oneself |
 //! | `gossip` | spreading news: fan-out and byte budget |
 //! | `broadcast` | the transmit-limited queue of news |
+//! | `dialect` | which format a peer is spoken to in |
 //! | `user_broadcast` | the application's messages for everybody |
 //! | `push_pull` | exchange of whole states, in slices |
 //! | `join`, `leave` | coming and going |
@@ -20,6 +21,7 @@
 
 mod awareness;
 pub(crate) mod broadcast;
+mod dialect;
 mod event;
 mod gossip;
 mod join;
@@ -50,7 +52,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-pub use broadcast::{Invalidates, Relation};
+pub use broadcast::{Encoded, Invalidates, Relation};
 pub use event::{
     Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
 };
@@ -72,7 +74,7 @@ use crate::message::{Alive, Message};
 use crate::node::{Node, NodeId, NodeState, Peer, canonical};
 use crate::stats::{DropReason, Stats};
 use crate::wire::stream::RemoteRecord;
-use crate::wire::{Compressor, PacketError, PacketMessages, inflate, read_packet};
+use crate::wire::{Compressors, Dialect, Packet, PacketError, PacketReader};
 
 /// The largest incarnation a peer may name: above it nobody could refute any more.
 pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
@@ -262,9 +264,8 @@ pub struct Membership {
     /// User messages among the events.
     waiting_messages: usize,
     scratch: Vec<u8>,
-    compressor: Compressor,
-    /// The parts of a compressed packet that came.
-    inflated: Vec<u8>,
+    compressors: Compressors,
+    reader: PacketReader,
 }
 
 impl Membership {
@@ -340,8 +341,8 @@ impl Membership {
             events: VecDeque::new(),
             waiting_messages: 0,
             scratch: Vec::new(),
-            compressor: Compressor::default(),
-            inflated: Vec::new(),
+            compressors: Compressors::default(),
+            reader: PacketReader::default(),
         };
         let node = Node::new(id, addr, meta, machine.config.versions());
         machine.start_timers(now);
@@ -382,34 +383,24 @@ impl Membership {
     ) -> Result<(), PacketError> {
         self.stats.packets_received += 1;
         self.stats.bytes_received += packet.len() as u64;
-        let mut scratch = std::mem::take(&mut self.inflated);
-        let format = self.config.wire_format;
-        let read = inflate(format, packet, &mut scratch).and_then(|inflated| {
-            let answers = self.answers_per_packet(packet.len(), inflated.len());
-            let messages = read_packet(format, inflated)?;
-            self.handle_messages(from, messages, answers, now);
-            Ok(())
-        });
+        let mut reader = std::mem::take(&mut self.reader);
+        let read = reader.read(self.config.wire_format, packet);
+        let read = read.map(|content| self.handle_messages(from, packet.len(), content, now));
         if let Err(error) = &read {
             self.drop(error.reason());
         }
-        self.inflated = scratch;
+        self.reader = reader;
         read
     }
 
-    fn handle_messages(
-        &mut self,
-        from: &Peer,
-        messages: PacketMessages<'_>,
-        mut answers: relay::Answers,
-        now: Instant,
-    ) {
-        for message in messages {
-            match message {
-                Ok(message) => self.handle_message(from, &message, &mut answers, now),
-                Err(error) => self.drop(error.reason()),
-            }
-        }
+    fn handle_messages(&mut self, from: &Peer, came: usize, packet: Packet<'_>, now: Instant) {
+        let dialect = packet.dialect();
+        self.stats.packets_received_hashicorp += u64::from(dialect == Dialect::Hashicorp);
+        let mut answers = self.answers_per_packet(dialect, came);
+        packet.for_each(|message| match message {
+            Ok(message) => self.handle_message(from, &message, &mut answers, now),
+            Err(error) => self.drop(error.reason()),
+        });
     }
 
     fn handle_message(

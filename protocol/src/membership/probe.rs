@@ -106,7 +106,7 @@ impl Membership {
         let accuse = (suspected && self.config.lifeguard.buddy_system).then_some(incarnation);
         let to = Peer::named(node.addr, node.id.clone());
         let piggyback = accuse.is_none();
-        self.send_later(Outgoing::Ping { to, sequence, accuse, piggyback });
+        self.send_later(Outgoing::Ping { to, dialect: None, sequence, accuse, piggyback });
         self.probe = Some(Probe {
             node,
             incarnation,
@@ -170,9 +170,21 @@ impl Membership {
             return;
         };
         probe.timeout = None;
+        self.ping_in_other_dialect(&probe);
         self.ask_relays(&mut probe);
         self.ping_over_stream(&mut probe, now);
         self.probe = Some(probe);
+    }
+
+    /// In a mixed cluster the target may have been replaced by a node of the other kind.
+    fn ping_in_other_dialect(&mut self, probe: &Probe) {
+        let to = Peer::named(probe.node.addr, probe.node.id.clone());
+        let dialect = self.other_dialect_for(&to);
+        if dialect.is_some() {
+            self.forget_dialect(&to);
+            let (sequence, accuse) = (probe.sequence, None);
+            self.send_later(Outgoing::Ping { to, dialect, sequence, accuse, piggyback: false });
+        }
     }
 
     fn ask_relays(&mut self, probe: &mut Probe) {
@@ -240,6 +252,9 @@ impl Membership {
             self.drop(reason);
             return true;
         }
+        let Some(probe) = self.probe.as_ref() else { return true };
+        let target = Arc::clone(&probe.node);
+        self.learn_dialect(target.id.as_str(), from, ack.native);
         let Some(probe) = self.probe.as_ref() else { return true };
         if probe.timeout.is_some() {
             self.stats.probes_acked_direct += 1;

@@ -20,8 +20,9 @@ use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
 use crate::message::{Dead, Suspect};
-use crate::node::{Node, NodeState, Peer, Versions, canonical};
+use crate::node::{Node, NodeId, NodeState, Peer, Versions, canonical};
 use crate::stats::DropReason;
+use crate::wire::Dialect;
 use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
 
 /// Records that are merged before other work gets its turn.
@@ -35,6 +36,8 @@ pub struct StreamRequest {
     pub id: OperationId,
     /// To whom.
     pub to: Peer,
+    /// In which format.
+    pub dialect: Dialect,
     /// What for.
     pub kind: StreamRequestKind,
     /// The time for everything from dialling to the end of the answer.
@@ -153,7 +156,8 @@ impl Membership {
             StreamRequestKind::Ping { timeout, .. } => timeout,
         };
         self.exchanges.insert(id, Exchange { peer: to.clone(), purpose });
-        self.requests.push_back(StreamRequest { id, to, kind, timeout });
+        let dialect = self.dialect_for(&to);
+        self.requests.push_back(StreamRequest { id, to, dialect, kind, timeout });
         id
     }
 
@@ -172,6 +176,9 @@ impl Membership {
             return;
         };
         let join = (purpose == Purpose::Join).then_some(id);
+        if matches!(response, StreamResponse::Failed(_)) {
+            self.forget_dialect(&peer);
+        }
         match response {
             StreamResponse::PushPull(state) if purpose != Purpose::ProbePing => {
                 if purpose == Purpose::Reconnect {
@@ -286,7 +293,8 @@ impl Membership {
         joining: bool,
     ) -> Result<(), ExchangeError> {
         // A recycled address must not weld two clusters together.
-        if let (Some(asked), Some(answered)) = (&peer.name, &state.from) {
+        let answered = state.from.as_ref().or_else(|| name_at(peer, &state.nodes));
+        if let (Some(asked), Some(answered)) = (&peer.name, answered) {
             if asked != answered {
                 self.drop(DropReason::WrongNode);
                 let message = format!("the name is {answered}, and {asked} was expected");
@@ -404,6 +412,18 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+/// Who a peer is that does not say so itself, as in Go's format: the one that is alive at its address, in its
+/// own words. Nobody, if its address is not the one that it announces.
+fn name_at<'s>(peer: &Peer, nodes: &'s [RemoteRecord]) -> Option<&'s NodeId> {
+    let mut there = (nodes.iter())
+        .filter(|record| record.state == NodeState::Alive && record.node.addr == peer.addr)
+        .map(|record| &record.node.id);
+    let first = there.next()?;
+    // An earlier tenant of the address may not have been missed yet.
+    let asked = there.find(|name| peer.name.as_ref() == Some(*name));
+    Some(asked.unwrap_or(first))
 }
 
 /// The range of protocol versions, and of application versions, that all of them understand.

@@ -127,7 +127,8 @@ impl Membership {
         if !first || !self.settled.may_answer(now) {
             self.drop(DropReason::TooManyAnswers);
         } else {
-            self.send_later(Outgoing::OwnAlive { to: from.clone() });
+            let (to, dialect) = (from.clone(), answers.dialect);
+            self.send_later(Outgoing::OwnAlive { to, dialect });
         }
     }
 

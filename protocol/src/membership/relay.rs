@@ -22,17 +22,20 @@ use super::{Event, Membership, OperationId};
 use crate::message::{Ack, IndirectPing, Nack, Ping, PingSource};
 use crate::node::{NodeId, Peer, canonical};
 use crate::stats::DropReason;
+use crate::wire::Dialect;
 
 /// The fewest bytes of a packet that an honest ping takes; smaller ones are possible only without a
 /// source, which this library and Go never leave out.
 const HONEST_PING_BYTES: usize = 24;
 
-/// How many of its pings are answered however short a compressed packet is.
+/// How many of its pings are answered however short a packet is.
 const LEAST_ANSWERS: usize = 2;
 
 /// What one packet may still draw in answers.
 #[derive(Debug)]
 pub(super) struct Answers {
+    /// The format of the packet, and of the answers.
+    pub(super) dialect: Dialect,
     pub(super) left: usize,
     /// Only one answer carries news along: many small pings must not draw many full packets.
     pub(super) news: bool,
@@ -60,7 +63,7 @@ pub(super) struct PendingPing {
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// For another node, which gets an ack, or a nack when the ack is late.
-    Relay { requester: Peer, sequence: u32, nack: Option<TimerKey> },
+    Relay { requester: Peer, sequence: u32, nack: Option<TimerKey>, dialect: Dialect },
     /// By hand.
     Manual { id: OperationId, sent_at: Instant },
     /// To see whether a failed member is back, under its name; then states are exchanged.
@@ -78,13 +81,12 @@ pub(super) fn not_from(from: &Peer, asked: SocketAddr) -> DropReason {
 }
 
 impl Membership {
-    /// How much of one packet is answered that came with that many bytes and holds that many. Many
-    /// pings are few bytes when they are compressed: then those count that came.
-    pub(super) fn answers_per_packet(&self, came: usize, holds: usize) -> Answers {
+    /// How much of one packet is answered that came with that many bytes. Many pings are few bytes when
+    /// they are compressed, or without what an honest one says.
+    pub(super) fn answers_per_packet(&self, dialect: Dialect, came: usize) -> Answers {
         let most = self.config.max_packet_bytes / HONEST_PING_BYTES;
         let paid = (came / HONEST_PING_BYTES).max(LEAST_ANSWERS);
-        let left = if holds > came { paid.min(most) } else { most };
-        Answers { left, news: true, old_news: true }
+        Answers { dialect, left: paid.min(most), news: true, old_news: true }
     }
 
     pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut Answers) {
@@ -94,13 +96,17 @@ impl Membership {
         if self.impersonates(from, ping.source) {
             return self.drop(DropReason::IdentityMismatch);
         }
+        if let Some(source) = ping.source {
+            self.learn_dialect(source.node, from, ping.native);
+        }
         if !self.take_answer(answers) {
             return;
         }
         let (to, is_member) = self.answer_address(from, ping.source);
         let payload = if is_member { self.app.ack_payload() } else { Bytes::new() };
         let piggyback = std::mem::take(&mut answers.news);
-        self.send_later(Outgoing::Ack { to, sequence: ping.sequence, payload, piggyback });
+        let (dialect, sequence) = (answers.dialect, ping.sequence);
+        self.send_later(Outgoing::Ack { to, dialect, sequence, payload, piggyback });
     }
 
     pub(super) fn handle_indirect_ping(
@@ -113,8 +119,13 @@ impl Membership {
         if self.impersonates(from, request.source) {
             return self.drop(DropReason::IdentityMismatch);
         }
+        // Old peers of Go's format do not say the port: all have the same.
+        let mut asked = canonical(request.target);
+        if asked.port() == 0 {
+            asked.set_port(self.own_record().node.addr.port());
+        }
         let target = match self.members.get(request.node) {
-            Some(record) if record.node.addr == canonical(request.target) => {
+            Some(record) if record.node.addr == asked => {
                 Peer::named(record.node.addr, record.node.id.clone())
             }
             _ => return self.drop(DropReason::RelayTarget),
@@ -129,9 +140,10 @@ impl Membership {
         let nack = request.nack.then(|| now + self.nack_delay());
         let expiry = now + self.config.probe_timeout;
         self.relays += 1;
-        let (own_sequence, request_sequence) = (self.next_sequence, request.sequence);
+        let own_sequence = self.next_sequence;
         let nack = nack.map(|at| self.timers.arm(at, Timer::RelayNack(own_sequence)));
-        let purpose = Purpose::Relay { requester, sequence: request_sequence, nack };
+        let (sequence, dialect) = (request.sequence, answers.dialect);
+        let purpose = Purpose::Relay { requester, sequence, nack, dialect };
         self.send_ping(target, None, expiry, purpose);
     }
 
@@ -159,7 +171,13 @@ impl Membership {
         self.pending_pings.insert(sequence, pending);
         // What somebody else asked for carries no news: it would be spent on one member.
         let piggyback = accuse.is_none() && !is_relay;
-        self.send_later(Outgoing::Ping { to, sequence, accuse, piggyback });
+        // Who may be back is asked once only, and may read either format.
+        let other = accuse.and_then(|_| self.other_dialect_for(&to));
+        let ping = |to, dialect| Outgoing::Ping { to, dialect, sequence, accuse, piggyback };
+        self.send_later(ping(to.clone(), None));
+        if other.is_some() {
+            self.send_later(ping(to, other));
+        }
     }
 
     /// Pings a node by hand; the end is reported as [`Event::PingDone`]. An empty name asks whoever
@@ -186,12 +204,16 @@ impl Membership {
             return;
         };
         self.timers.cancel(pending.expiry);
+        if let Some(name) = &pending.target.name {
+            self.learn_dialect(name.as_str(), from, ack.native);
+        }
         match pending.purpose {
-            Purpose::Relay { requester, sequence, nack } => {
+            Purpose::Relay { requester, sequence, nack, dialect } => {
                 self.relays -= 1;
                 nack.into_iter().for_each(|key| self.timers.cancel(key));
                 let payload = Bytes::new();
-                let ack = Outgoing::Ack { to: requester, sequence, payload, piggyback: false };
+                let to = requester;
+                let ack = Outgoing::Ack { to, dialect, sequence, payload, piggyback: false };
                 self.send_later(ack);
             }
             Purpose::Manual { id, sent_at } => {
@@ -212,11 +234,12 @@ impl Membership {
         let Some(pending) = self.pending_pings.get_mut(&sequence) else {
             return;
         };
-        let Purpose::Relay { requester, sequence, nack } = &mut pending.purpose else {
+        let Purpose::Relay { requester, sequence, nack, dialect } = &mut pending.purpose else {
             return;
         };
         *nack = None;
-        let nack = Outgoing::Nack { to: requester.clone(), sequence: *sequence };
+        let (to, dialect) = (requester.clone(), *dialect);
+        let nack = Outgoing::Nack { to, dialect, sequence: *sequence };
         self.send_later(nack);
     }
 

@@ -15,6 +15,7 @@ pub use super::scale::{
 use super::{Membership, Relation};
 use crate::message::{Alive, Dead, Suspect};
 use crate::node::{Node, NodeState};
+use crate::wire::Dialect;
 use crate::wire::stream::RemoteRecord;
 
 /// A running suspicion.
@@ -107,10 +108,10 @@ impl Membership {
         }
     }
 
-    /// The queued news, encoded, in the order in which it would be sent.
+    /// The queued news in that format, in the order in which it would be sent.
     #[doc(hidden)]
-    pub fn testing_queued(&self) -> Vec<Bytes> {
-        self.news.iter().map(|(bytes, _)| bytes.clone()).collect()
+    pub fn testing_queued(&self, dialect: Dialect) -> Vec<Bytes> {
+        self.news.iter().filter_map(|(encoded, _)| encoded.get(dialect).cloned()).collect()
     }
 
     /// Forgets queued news and reported events, and makes the node healthy.

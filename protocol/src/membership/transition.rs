@@ -169,6 +169,8 @@ impl Membership {
         let was = record.state();
         let changed = record.node.meta != node.meta || record.node.versions != node.versions;
         record.incarnation = alive.incarnation;
+        // Another process may be there now.
+        record.native &= was.is_live() && record.node.addr == node.addr;
         if *record.node != node {
             record.node = self.app.share(node);
         }

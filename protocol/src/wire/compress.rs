@@ -8,7 +8,7 @@
 use super::native::{length_bytes, take_length};
 
 /// Content below this many bytes is sent as it is.
-pub(super) const LEAST_BYTES: usize = 256;
+const LEAST_BYTES: usize = 256;
 /// No byte of an LZ4 block stands for more bytes of content.
 const MAX_RATIO: usize = 255;
 

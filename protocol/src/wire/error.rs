@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::compress::CompressionError;
+use super::hashicorp::kind;
+use super::native;
 use crate::error::{MetaError, NameError};
 use crate::message::MessageKind;
 use crate::stats::DropReason;
@@ -59,7 +61,7 @@ pub enum PacketError {
     Truncated,
     /// The packet is of another wire format, or wrapped in a layer that is not expected here.
     #[error(
-        "not a packet of the native format: the first byte is {first:#04x}; {}",
+        "not a packet of the format that is spoken here: the first byte is {first:#04x}; {}",
         LooksLike { first: *first, stream: false }
     )]
     WrongFormat {
@@ -83,6 +85,9 @@ pub enum PacketError {
     /// The parts are compressed, and could not be decompressed.
     #[error("the packet is compressed: {0}")]
     Compression(#[from] CompressionError),
+    /// Compounds and compressed messages within each other, in Go's format, deeper than is followed.
+    #[error("compounds and compressed messages are nested too deep")]
+    NestedTooDeep,
     /// The length of a part is not a number below 2^32.
     #[error("the length of a part is malformed")]
     PartLength,
@@ -108,7 +113,7 @@ impl PacketError {
             Self::WrongVersion(_) | Self::UnknownFlags(_) => DropReason::WrongVersion,
             Self::Checksum { .. } => DropReason::Checksum,
             Self::Compression(_) => DropReason::Compression,
-            Self::PartLength => DropReason::Malformed,
+            Self::PartLength | Self::NestedTooDeep => DropReason::Malformed,
             Self::UnknownKind(_) => DropReason::UnknownKind,
             Self::Body { error, .. } => error.reason(),
         }
@@ -124,7 +129,7 @@ pub enum StreamError {
     Truncated,
     /// The stream is of another wire format, or wrapped in a layer that is not expected here.
     #[error(
-        "not a stream of the native format: the first byte is {first:#04x}; {}",
+        "not a stream of the format that is spoken here: the first byte is {first:#04x}; {}",
         LooksLike { first: *first, stream: true }
     )]
     WrongFormat {
@@ -233,6 +238,10 @@ struct LooksLike {
 impl fmt::Display for LooksLike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self.first;
+        if self.stream && first == kind::ENCRYPT {
+            return f
+                .write_str("it looks like a sealed hashicorp stream, and this node has no key");
+        }
         if let Some(name) = HASHICORP_TYPES.get(usize::from(first)) {
             let what = if self.stream { "stream" } else { "packet" };
             write!(f, "it looks like a hashicorp {what} (message type {first}, {name})")?;
@@ -243,6 +252,7 @@ impl fmt::Display for LooksLike {
             return Ok(());
         }
         f.write_str(match first {
+            native::MAGIC => "it is in the native format, which this node does not read",
             LABEL_HEADER => "it looks like a label header, and no label is expected here",
             TLS_HANDSHAKE if self.stream => "it looks like a TLS handshake",
             _ => "perhaps it is encrypted, or of another protocol",
@@ -264,6 +274,7 @@ mod tests {
         assert!(packet(244).contains("label"), "{}", packet(244));
         let stream = |first| StreamError::WrongFormat { first }.to_string();
         assert!(stream(6).contains("hashicorp stream (message type 6, push/pull)"));
+        assert!(stream(10).contains("this node has no key"), "{}", stream(10));
         assert!(stream(0x16).contains("TLS"), "{}", stream(0x16));
         assert!(stream(244).contains("label"), "{}", stream(244));
     }

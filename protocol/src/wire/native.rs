@@ -6,6 +6,8 @@
 //! whatever the lengths in the input say. Bytes after a known body are ignored, and so are unknown
 //! bits in a `flags` field, which is how later versions add to a message.
 
+mod packet;
+
 use std::net::{IpAddr, SocketAddr};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
@@ -13,13 +15,16 @@ use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{BorrowDecode, Encode};
 
+use super::check::{self, name, name_or_empty};
 use super::error::BodyError;
-use crate::error::NameError;
+pub use packet::{PacketMessages, inflate, read_packet};
+pub(super) use packet::{finish, overhead, read_part, write_header};
+
 use crate::message::{
     Ack, Alive, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource,
     RemoteNode, Suspect,
 };
-use crate::node::{MAX_NAME_BYTES, Node, NodeState, Versions, canonical};
+use crate::node::{Node, NodeState, Versions};
 
 /// The first byte of each packet and each direction of a stream: none of Go's types (0 to 13), nor
 /// of its label header (244).
@@ -364,7 +369,7 @@ pub(super) fn kind_of(number: u8) -> Option<MessageKind> {
 
 fn write_body(message: &Message<'_>, out: &mut Bounded<'_>) -> Result<(), EncodeError> {
     match message {
-        Message::Ping(Ping { sequence, node, source }) => {
+        Message::Ping(Ping { sequence, node, source, .. }) => {
             with_source(source, |source| out.encode(PingBody { sequence: *sequence, node, source }))
         }
         Message::IndirectPing(m) => with_source(&m.source, |source| {
@@ -376,7 +381,7 @@ fn write_body(message: &Message<'_>, out: &mut Bounded<'_>) -> Result<(), Encode
                 source,
             })
         }),
-        Message::Ack(Ack { sequence, payload }) => {
+        Message::Ack(Ack { sequence, payload, .. }) => {
             out.encode(AckBody { sequence: *sequence, payload })
         }
         Message::Nack(Nack { sequence }) => out.encode(NackBody { sequence: *sequence }),
@@ -432,12 +437,13 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
                 sequence,
                 node: name_or_empty(node)?,
                 source: read_source(source)?,
+                native: true,
             })
         }
         MessageKind::IndirectPing => Message::IndirectPing(read_indirect_ping(decode(body)?)?),
         MessageKind::Ack => {
             let AckBody { sequence, payload } = decode(body)?;
-            Message::Ack(Ack { sequence, payload })
+            Message::Ack(Ack { sequence, payload, native: true })
         }
         MessageKind::Nack => {
             let NackBody { sequence } = decode(body)?;
@@ -541,28 +547,6 @@ fn read_source(source: Option<SourceBody<'_>>) -> Result<Option<PingSource<'_>>,
     Ok(Some(PingSource { node: name(node)?, addr: address(addr)? }))
 }
 
-fn name(name: &str) -> Result<&str, BodyError> {
-    if name.is_empty() { Err(NameError::Empty.into()) } else { name_or_empty(name) }
-}
-
-fn name_or_empty(name: &str) -> Result<&str, BodyError> {
-    let len = name.len();
-    if len > MAX_NAME_BYTES { Err(NameError::TooLong { len }.into()) } else { Ok(name) }
-}
-
-/// An address in its canonical form, if a node can have it.
 fn address(addr: AddrBody<'_>) -> Result<SocketAddr, BodyError> {
-    let ip = if let Ok(v4) = <[u8; 4]>::try_from(addr.ip) {
-        IpAddr::from(v4)
-    } else if let Ok(v6) = <[u8; 16]>::try_from(addr.ip) {
-        IpAddr::from(v6)
-    } else {
-        return Err(BodyError::AddressLength(addr.ip.len()));
-    };
-    let addr = canonical(SocketAddr::new(ip, addr.port));
-    let ip = addr.ip();
-    if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
-        return Err(BodyError::Address(addr));
-    }
-    Ok(addr)
+    check::address(check::ip(addr.ip)?, addr.port)
 }

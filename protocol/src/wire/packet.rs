@@ -1,27 +1,16 @@
-//! Packets: a header and as many messages as there is room for.
+//! Packets: as many messages as there is room for, in either format.
 //!
 //! A packet is written into a buffer that its caller owns and uses again, behind room that the
-//! outer layers ask for, so that sealing happens in place. What is read borrows from the packet:
-//! neither direction allocates once the buffer has grown to the packet limit.
+//! outer layers ask for, so that sealing happens in place. What is read borrows from the packet, or from
+//! memory that its reader keeps: neither direction allocates once buffers have grown.
 
-use super::WireFormat;
-use super::checksum::crc32;
-use super::compress::{Compressor, decompress};
+use super::compress::Compressor;
 use super::error::PacketError;
-use super::native::{self, LengthError};
-use crate::error::MetaError;
+use super::hashicorp::{self, Lzw, PartLengths};
+use super::native::{self, PacketMessages};
+use super::{Dialect, WireFormat};
 use crate::message::Message;
 
-/// Magic byte, version, flags.
-const HEADER_BYTES: usize = 3;
-const CHECKSUM_BYTES: usize = 4;
-/// Bit 0 of the flags: a checksum follows the header.
-const HAS_CHECKSUM: u8 = 1;
-/// Bit 1 of the flags: the parts are compressed.
-const IS_COMPRESSED: u8 = 2;
-/// The most bytes of parts that a compressed packet may hold: what fits the largest UDP datagram, as
-/// they were packed.
-const MAX_PARTS_BYTES: usize = 65_507;
 /// How much of a packet's limit is reserved before there is anything to write. The limit itself is
 /// the caller's word and may mean "none".
 const RESERVED_BYTES: usize = 64 * 1024;
@@ -37,22 +26,26 @@ pub struct Room {
     pub max_packet_bytes: usize,
 }
 
+/// Compresses packets, in memory that it keeps.
+#[derive(Debug, Default)]
+pub struct Compressors {
+    lz4: Compressor,
+    lzw: Lzw,
+}
+
 /// Writes one packet into a caller-owned buffer without exceeding the room.
 #[derive(Debug)]
 pub struct PacketWriter<'b> {
     buf: &'b mut Vec<u8>,
-    format: WireFormat,
+    dialect: Dialect,
     room: Room,
     /// The length that the buffer must not pass. Nothing at all is written into a room that does
     /// not hold the header.
     limit: Option<usize>,
     checksum: bool,
     parts: usize,
-}
-
-/// What the header of a native packet takes, in bytes.
-pub(crate) fn native_overhead(checksum: bool) -> usize {
-    HEADER_BYTES + if checksum { CHECKSUM_BYTES } else { 0 }
+    /// Of a packet in Go's format.
+    lengths: PartLengths,
 }
 
 impl<'b> PacketWriter<'b> {
@@ -60,55 +53,98 @@ impl<'b> PacketWriter<'b> {
     ///
     /// If the room does not even hold the header, nothing fits and [`finish`](Self::finish)
     /// returns 0.
-    pub fn new(buf: &'b mut Vec<u8>, format: WireFormat, checksum: bool, room: Room) -> Self {
+    pub fn new(buf: &'b mut Vec<u8>, dialect: Dialect, checksum: bool, room: Room) -> Self {
         buf.clear();
-        let start = room.head.checked_add(format.packet_overhead(checksum));
+        let start = room.head.checked_add(dialect.header_bytes(checksum));
         let limit = room
             .max_packet_bytes
             .checked_sub(room.tail)
-            .filter(|&limit| start.is_some_and(|start| start <= limit));
-        if limit.is_some() {
+            .filter(|&limit| start.is_some_and(|start| start <= limit))
+            .map(|limit| limit.min(dialect.longest_content().saturating_add(start.unwrap_or(0))));
+        if let (Some(_), Some(start)) = (limit, start) {
             buf.reserve(room.max_packet_bytes.min(RESERVED_BYTES));
-            buf.resize(room.head, 0);
-            match format {
-                WireFormat::Native => write_native_header(buf, checksum),
+            match dialect {
+                Dialect::Native => {
+                    buf.resize(room.head, 0);
+                    native::write_header(buf, checksum);
+                }
+                Dialect::Hashicorp => buf.resize(start, 0),
             }
         }
-        Self { buf, format, room, limit, checksum, parts: 0 }
+        Self { buf, dialect, room, limit, checksum, parts: 0, lengths: PartLengths::new() }
+    }
+
+    /// The length that the buffer must not pass with one part more.
+    fn limit(&self) -> Option<usize> {
+        match self.dialect {
+            Dialect::Native => self.limit,
+            Dialect::Hashicorp if self.lengths.is_full() => None,
+            Dialect::Hashicorp => self.limit?.checked_sub(self.lengths.overhead_with_another()),
+        }
     }
 
     /// Bytes still free for parts: an encoded part fits if it and
     /// [`part_overhead`](Self::part_overhead) are not more.
     pub fn remaining(&self) -> usize {
-        self.limit.map_or(0, |limit| limit - self.buf.len())
+        let free = self.limit().map_or(0, |limit| limit.saturating_sub(self.buf.len()));
+        match (self.dialect, self.parts) {
+            (Dialect::Native, _) => free,
+            // A part that comes alone needs no compound, but the next ones make it one.
+            (Dialect::Hashicorp, 0) => free.saturating_sub(Dialect::COMPOUND_BYTES),
+            // What this part costs is in the limit already.
+            (Dialect::Hashicorp, _) => match free {
+                0 => 0,
+                free => free + self.part_overhead(),
+            },
+        }
+    }
+
+    /// The format in which it writes.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Whether it takes no part more, however much room there is: a compound of Go's counts its parts in
+    /// one byte.
+    pub fn is_full(&self) -> bool {
+        self.dialect == Dialect::Hashicorp && self.lengths.is_full()
     }
 
     /// What a part costs beside its own encoding, in bytes.
     pub fn part_overhead(&self) -> usize {
-        self.format.part_overhead()
+        self.dialect.part_overhead()
     }
 
-    /// Appends a part that [`WireFormat::encode`] has made; false, and nothing changed, if it does
+    /// Appends a part that [`Dialect::encode`] has made; false, and nothing changed, if it does
     /// not fit.
     pub fn push_encoded(&mut self, part: &[u8]) -> bool {
-        if self.limit.is_none() || part.len() > self.remaining() {
-            return false;
+        let fits =
+            self.limit().is_some_and(|limit| part.len() <= limit.saturating_sub(self.buf.len()));
+        if fits {
+            self.buf.extend_from_slice(part);
+            self.count(part.len());
         }
-        self.buf.extend_from_slice(part);
-        self.parts += 1;
-        true
+        fits
     }
 
     /// Encodes a message directly into the buffer; false, and nothing changed, if it does not fit.
     pub fn push(&mut self, message: &Message<'_>) -> bool {
-        let Some(limit) = self.limit else {
+        let Some(limit) = self.limit() else {
             return false;
         };
-        let fits = self.format.encode_within(message, limit, self.buf);
+        let before = self.buf.len();
+        let fits = self.dialect.encode_within(message, limit, self.buf);
         if fits {
-            self.parts += 1;
+            self.count(self.buf.len() - before);
         }
         fits
+    }
+
+    fn count(&mut self, len: usize) {
+        self.parts += 1;
+        if self.dialect == Dialect::Hashicorp {
+            self.lengths.push(len);
+        }
     }
 
     /// How many parts were appended so far.
@@ -116,183 +152,111 @@ impl<'b> PacketWriter<'b> {
         self.parts
     }
 
-    /// Compresses the parts if that makes the packet shorter, then as [`finish`](Self::finish).
-    pub(crate) fn finish_compressed(self, compressor: &mut Compressor) -> usize {
-        if self.limit.is_some() {
-            let parts = self.room.head + self.format.packet_overhead(self.checksum);
-            let compressed = compressor.compress(self.buf, parts);
-            match self.format {
-                WireFormat::Native if compressed => {
-                    self.buf[self.room.head + HEADER_BYTES - 1] |= IS_COMPRESSED;
-                }
-                WireFormat::Native => {}
-            }
-        }
-        self.finish()
-    }
-
-    /// Writes the checksum; returns the packet's length without `head`.
+    /// Writes what goes around the parts; returns the packet's length without `head`.
     ///
     /// `buf[head..]` is the packet; the capacity for `tail` is reserved.
     pub fn finish(self) -> usize {
+        self.finish_with(None)
+    }
+
+    /// Compresses the parts if that makes the packet shorter, then as [`finish`](Self::finish).
+    pub fn finish_compressed(self, compressors: &mut Compressors) -> usize {
+        self.finish_with(Some(compressors))
+    }
+
+    fn finish_with(self, compressors: Option<&mut Compressors>) -> usize {
         if self.limit.is_none() {
             return 0;
         }
-        let packet = &mut self.buf[self.room.head..];
-        match self.format {
-            WireFormat::Native if self.checksum => write_native_checksum(packet),
-            WireFormat::Native => {}
+        let (buf, start) = (self.buf, self.room.head);
+        match self.dialect {
+            Dialect::Native => {
+                native::finish(buf, start, self.checksum, compressors.map(|c| &mut c.lz4));
+            }
+            Dialect::Hashicorp => {
+                let lzw = compressors.map(|c| &mut c.lzw);
+                hashicorp::finish_packet(buf, start, &self.lengths, self.checksum, lzw);
+            }
         }
-        let len = packet.len();
-        self.buf.reserve(self.room.tail);
+        let len = buf.len() - start;
+        buf.reserve(self.room.tail);
         len
     }
 }
 
-fn write_native_header(buf: &mut Vec<u8>, checksum: bool) {
-    let flags = if checksum { HAS_CHECKSUM } else { 0 };
-    buf.extend_from_slice(&[native::MAGIC, native::VERSION, flags]);
-    if checksum {
-        buf.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    }
+/// Takes packets apart, in memory that it keeps.
+#[derive(Debug, Default)]
+pub struct PacketReader {
+    inflated: Vec<u8>,
+    unpacked: hashicorp::Unpacked,
 }
 
-fn write_native_checksum(packet: &mut [u8]) {
-    let (header, rest) = packet.split_at_mut(HEADER_BYTES);
-    let (field, parts) = rest.split_at_mut(CHECKSUM_BYTES);
-    field.copy_from_slice(&crc32(header, parts).to_be_bytes());
+/// A packet that was taken apart.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    dialect: Dialect,
+    content_bytes: usize,
+    content: Content<'a>,
 }
 
-/// Takes the compression off a packet, if it has any: gives the packet as it would be without, in
-/// `scratch`, or the one that came. Content of a compressed packet over 65,507 bytes is refused.
-///
-/// # Errors
-/// As those of [`read_packet`], or if it cannot be decompressed.
-pub fn inflate<'a>(
-    format: WireFormat,
-    packet: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<&'a [u8], PacketError> {
-    let (flags, rest) = match format {
-        WireFormat::Native => read_native_header(packet)?,
-    };
-    if flags & IS_COMPRESSED == 0 {
-        return Ok(packet);
-    }
-    scratch.clear();
-    // The checksum has been checked.
-    write_native_header(scratch, false);
-    decompress(rest, MAX_PARTS_BYTES, scratch)?;
-    Ok(scratch)
+#[derive(Debug)]
+enum Content<'a> {
+    Native(PacketMessages<'a>),
+    Hashicorp { packet: &'a [u8], unpacked: &'a hashicorp::Unpacked },
 }
 
-/// Reads the header and checks the checksum; gives the messages one by one.
-///
-/// # Errors
-/// If the packet as a whole is not to be read: cut off in the header, damaged, of another format or
-/// version, or compressed (see [`inflate`]).
-pub fn read_packet(format: WireFormat, packet: &[u8]) -> Result<PacketMessages<'_>, PacketError> {
-    let (flags, rest) = match format {
-        WireFormat::Native => read_native_header(packet)?,
-    };
-    if flags & IS_COMPRESSED != 0 {
-        return Err(PacketError::UnknownFlags(flags));
-    }
-    Ok(PacketMessages { format, rest, max_meta_bytes: usize::MAX })
-}
-
-/// Reads one part by itself, as [`WireFormat::encode`] makes it.
-pub(crate) fn read_part(format: WireFormat, part: &[u8]) -> Option<Message<'_>> {
-    PacketMessages { format, rest: part, max_meta_bytes: usize::MAX }.next()?.ok()
-}
-
-/// Takes the header off a packet; gives its flags and the rest.
-fn read_native_header(packet: &[u8]) -> Result<(u8, &[u8]), PacketError> {
-    let first = *packet.first().ok_or(PacketError::Truncated)?;
-    if first != native::MAGIC {
-        return Err(PacketError::WrongFormat { first });
-    }
-    let version = *packet.get(1).ok_or(PacketError::Truncated)?;
-    if version != native::VERSION {
-        return Err(PacketError::WrongVersion(version));
-    }
-    let (header, rest) = packet.split_at_checked(HEADER_BYTES).ok_or(PacketError::Truncated)?;
-    let flags = header[HEADER_BYTES - 1];
-    if flags & !(HAS_CHECKSUM | IS_COMPRESSED) != 0 {
-        return Err(PacketError::UnknownFlags(flags));
-    }
-    if flags & HAS_CHECKSUM == 0 {
-        return Ok((flags, rest));
-    }
-    let (field, parts) = rest.split_first_chunk().ok_or(PacketError::Truncated)?;
-    let (stated, computed) = (u32::from_be_bytes(*field), crc32(header, parts));
-    match stated == computed {
-        true => Ok((flags, parts)),
-        false => Err(PacketError::Checksum { stated, computed }),
-    }
-}
-
-/// The messages of a packet, in their order.
-///
-/// An error of one part (bad body, unknown kind) does not end the iteration. Where the framing
-/// itself is broken, the error is the last item.
-#[derive(Clone, Debug)]
-pub struct PacketMessages<'a> {
-    format: WireFormat,
-    rest: &'a [u8],
-    max_meta_bytes: usize,
-}
-
-impl PacketMessages<'_> {
-    /// Refuses nodes whose meta is longer, in bytes. Without this, the packet is the limit.
-    #[must_use]
-    pub fn with_max_meta_bytes(mut self, limit: usize) -> Self {
-        self.max_meta_bytes = limit;
-        self
-    }
-}
-
-impl<'a> PacketMessages<'a> {
-    fn next_native(&mut self) -> Result<Message<'a>, PacketError> {
-        // On a broken frame `rest` stays empty, which ends the iteration.
-        let rest = std::mem::take(&mut self.rest);
-        let (&number, mut rest) = rest.split_first().ok_or(PacketError::Truncated)?;
-        let body = native::take_counted(&mut rest).map_err(|error| match error {
-            LengthError::Truncated => PacketError::Truncated,
-            LengthError::Overflow => PacketError::PartLength,
-        })?;
-        self.rest = rest;
-        let kind = native::kind_of(number).ok_or(PacketError::UnknownKind(number))?;
-        let message =
-            native::decode_body(kind, body).map_err(|error| PacketError::Body { kind, error })?;
-        self.check_meta(&message)?;
-        Ok(message)
+impl PacketReader {
+    #[cfg(test)]
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.inflated.capacity() + self.unpacked.reserved_bytes()
     }
 
-    fn check_meta(&self, message: &Message<'_>) -> Result<(), PacketError> {
-        let Message::Alive(alive) = message else {
-            return Ok(());
-        };
-        let (len, limit) = (alive.meta.len(), self.max_meta_bytes);
-        if len <= limit {
-            return Ok(());
+    /// Takes a packet apart that is in one of the formats that are read here.
+    ///
+    /// # Errors
+    /// If the packet as a whole is not to be read: of another format or version, cut off in its header,
+    /// damaged, or compressed and larger than 65,507 bytes.
+    pub fn read<'a>(
+        &'a mut self,
+        format: WireFormat,
+        packet: &'a [u8],
+    ) -> Result<Packet<'a>, PacketError> {
+        let first = *packet.first().ok_or(PacketError::Truncated)?;
+        let dialect = format.dialect_of(first).ok_or(PacketError::WrongFormat { first })?;
+        match dialect {
+            Dialect::Native => {
+                let plain = native::inflate(packet, &mut self.inflated)?;
+                let content = Content::Native(native::read_packet(plain)?);
+                Ok(Packet { dialect, content_bytes: plain.len(), content })
+            }
+            Dialect::Hashicorp => {
+                hashicorp::unpack(packet, &mut self.unpacked)?;
+                let unpacked = &self.unpacked;
+                let content_bytes = unpacked.content_bytes();
+                let content = Content::Hashicorp { packet, unpacked };
+                Ok(Packet { dialect, content_bytes, content })
+            }
         }
-        let error = MetaError { len, limit }.into();
-        Err(PacketError::Body { kind: message.kind(), error })
     }
 }
 
-impl<'a> Iterator for PacketMessages<'a> {
-    type Item = Result<Message<'a>, PacketError>;
+impl Packet<'_> {
+    /// The format that it is in.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
+    /// How many bytes it holds, decompressed.
+    pub fn content_bytes(&self) -> usize {
+        self.content_bytes
+    }
+
+    /// Reads its messages in their order. An error of one part (bad body, unknown kind) does not end
+    /// that; one of the framing is the last.
+    pub fn for_each(self, mut take: impl FnMut(Result<Message<'_>, PacketError>)) {
+        match self.content {
+            Content::Native(messages) => messages.for_each(take),
+            Content::Hashicorp { packet, unpacked } => unpacked.for_each(packet, &mut take),
         }
-        Some(match self.format {
-            WireFormat::Native => self.next_native(),
-        })
     }
 }
-
-impl std::iter::FusedIterator for PacketMessages<'_> {}

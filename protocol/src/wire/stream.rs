@@ -1,36 +1,35 @@
 //! Streams: messages that are too large for a packet, or must arrive.
 //!
-//! Each direction of a stream is a preamble and a sequence of records, `length | payload`. A
-//! payload is what an encryption layer seals as a whole; opened, it is one numbered frame of a
-//! message. Three pieces do the work, each without I/O:
+//! In the native format each direction of a stream is a preamble and a sequence of records,
+//! `length | payload`. A payload is what an encryption layer seals as a whole; opened, it is one numbered
+//! frame of a message. In Go's format a direction is one message. Each without I/O:
 //!
-//! - [`MessageFrames`] gives the payloads of one message, one after the other, so that a large
-//!   body is never built at once; [`FrameNumber`] counts them over the whole direction;
-//! - [`FrameReader`] takes bytes as they arrive and gives whole payloads;
-//! - [`Assembler`] takes the payloads in their order and gives whole messages.
+//! - [`MessageFrames`] gives the records of one message, one after the other, so that a large
+//!   body is never built at once (in Go's format, as one); [`FrameNumber`] counts them over the whole
+//!   direction;
+//! - [`MessageReader`] takes bytes as they arrive and gives whole messages. In the native format it is a
+//!   [`FrameReader`], which gives whole payloads, before an [`Assembler`].
 //!
 //! What a stream can cost its reader is bounded by [`StreamLimits`]; memory grows with what has
 //! arrived, never with what is announced.
 //!
 //! ```
-//! use memberlist_protocol::wire::{WireFormat, stream::*};
-//! let format = WireFormat::Native;
+//! use memberlist_protocol::wire::{Dialect, WireFormat, stream::*};
 //! let (mut bytes, mut number) = (Vec::new(), FrameNumber::default());
-//! preamble(format, &mut bytes);
-//! let mut frames = MessageFrames::user(format, b"hello".as_slice().into());
+//! preamble(Dialect::Native, &mut bytes);
+//! let mut frames = MessageFrames::user(Dialect::Native, b"hello".as_slice().into());
 //! while frames.next_record(&mut number, &mut bytes) {}
 //!
-//! let mut reader = FrameReader::new(format, StreamLimits::default());
-//! let mut assembler = Assembler::new(format, StreamLimits::default());
+//! let mut reader = MessageReader::new(WireFormat::Native, StreamLimits::default(), 7946);
 //! reader.push(&bytes);
-//! let payload = reader.next_frame()?.expect("one frame");
-//! assert_eq!(assembler.push(&payload)?, Some(StreamItem::User("hello".into())));
+//! assert_eq!(reader.next_item()?, Some(StreamItem::User("hello".into())));
 //! reader.finish()?;
 //! # Ok::<(), StreamError>(())
 //! ```
 
 mod assemble;
 mod frame;
+mod read;
 mod write;
 
 use std::any::Any;
@@ -40,12 +39,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::error::MetaError;
+use crate::message::{Ack, Ping, PingSource, RemoteNode};
 use crate::node::{Node, NodeId, NodeState};
 use crate::stats::DropReason;
+use crate::wire::error::BodyError;
 
 pub use super::error::StreamError;
 pub use assemble::Assembler;
 pub use frame::FrameReader;
+pub use read::MessageReader;
 pub use write::{FrameNumber, MessageFrames, PushPullStart, preamble};
 
 /// Number, flags and kind: what a frame has before its body, in bytes.
@@ -204,4 +207,51 @@ pub struct SnapshotRecord {
     pub incarnation: u32,
     /// What this node believes of it.
     pub state: NodeState,
+}
+
+pub(super) fn bad(message: &'static str) -> impl Fn(BodyError) -> StreamError {
+    move |error| StreamError::Body { message, error }
+}
+
+/// A ping that came over a stream.
+pub(super) fn ping_item(ping: &Ping<'_>) -> Result<StreamItem, StreamError> {
+    let id = |name: &str| NodeId::new(name).map_err(|error| bad("ping")(error.into()));
+    let node = if ping.node.is_empty() { None } else { Some(id(ping.node)?) };
+    let source = match ping.source {
+        // Go's may leave out the name.
+        Some(PingSource { node: "", .. }) | None => None,
+        Some(PingSource { node, addr }) => Some((id(node)?, addr)),
+    };
+    Ok(StreamItem::Ping { sequence: ping.sequence, node, source })
+}
+
+/// An ack that came over a stream.
+pub(super) fn ack_item(ack: &Ack<'_>) -> StreamItem {
+    StreamItem::Ack { sequence: ack.sequence, payload: Bytes::copy_from_slice(ack.payload) }
+}
+
+/// The text of a refusal. It goes to logs and terminals, and may be anybody's.
+pub(super) fn shown(text: &[u8]) -> String {
+    let shown = |char: char| if char.is_control() { ' ' } else { char };
+    let text = text.get(..MAX_ERROR_BYTES).unwrap_or(text);
+    String::from_utf8_lossy(text).chars().map(shown).collect()
+}
+
+/// A node of a push/pull, to be kept.
+pub(super) fn remote_record(
+    RemoteNode { alive, state }: &RemoteNode<'_>,
+    limits: &StreamLimits,
+) -> Result<RemoteRecord, BodyError> {
+    let (len, limit) = (alive.meta.len(), limits.max_meta_bytes);
+    if len > limit {
+        return Err(MetaError { len, limit }.into());
+    }
+    let node = Node {
+        id: NodeId::new(alive.node)?,
+        addr: alive.addr,
+        meta: Bytes::copy_from_slice(alive.meta),
+        versions: alive.versions,
+        wide_ipv4: alive.wide_ipv4,
+    };
+    Ok(RemoteRecord { node, incarnation: alive.incarnation, state: *state })
 }

@@ -5,6 +5,7 @@ mod arrival;
 mod compression;
 mod docs;
 mod golden;
+mod hashicorp;
 mod packets;
 mod samples;
 mod streams;

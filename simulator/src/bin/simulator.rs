@@ -98,12 +98,12 @@ fn search(args: &ExploreArgs, stop: Stop) -> ExitCode {
     let mut show = |done, total| progress.at(done, total);
     let (jobs, seed) = (args.shared.jobs(), args.shared.seed());
     let effort = &mut Effort { jobs, seed, stop, progress: &mut show };
-    let search = explore::search(args.seeds.clone(), effort);
+    let search = explore::search(args.seeds.clone(), args.wire.format(), effort);
     progress.done();
     let command = |seed| {
-        let next = seed + 1;
+        let (next, wire) = (seed + 1, args.wire.flag());
         format!(
-            "cargo run --release -p memberlist-simulator -- explore --seeds {seed}..{next} --trace"
+            "cargo run --release -p memberlist-simulator -- explore --seeds {seed}..{next}{wire} --trace"
         )
     };
     let holds = search.violations().next().is_none();
@@ -117,7 +117,7 @@ fn replay(args: &ExploreArgs, stop: &Stop) -> ExitCode {
         if stop.is_asked() {
             return ExitCode::FAILURE;
         }
-        let scenario = explore::Scenario::new(seed);
+        let scenario = explore::Scenario::new(seed).speaking(args.wire.format());
         say(&format!("seed {seed}: {scenario}"));
         let outcome = explore::run_until_stopped(&scenario, true, stop);
         say(outcome.log.trim_end());

@@ -92,6 +92,8 @@ impl<'a> Chaos<'a> {
             }
             Sequel::Restart { id, elsewhere } => {
                 if !world.process(id).is_up() {
+                    let life = world.process(id).life + 1;
+                    world.set_config(id, self.scenario.config_of(id, life));
                     world.restart(id, elsewhere);
                 }
             }

@@ -99,8 +99,8 @@ impl Run<'_> {
 
     /// Starts all processes within a few seconds of each other; each joins through another.
     fn form(&mut self) {
-        for _ in 0..self.scenario.nodes {
-            let id = self.world.add(self.scenario.config.clone());
+        for id in 0..self.scenario.nodes as ProcessId {
+            let id = self.world.add(self.scenario.config_of(id, 1));
             self.world.set_room(id, self.scenario.room);
             self.world.run_for(SECOND / self.scenario.nodes as u32);
             self.join_who_is_alone();

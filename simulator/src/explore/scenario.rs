@@ -8,12 +8,12 @@ use std::fmt;
 use std::time::Duration;
 
 use memberlist_protocol::wire::Room;
-use memberlist_protocol::{Config, Lifeguard};
+use memberlist_protocol::{Config, Lifeguard, WireFormat};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::network::{Delay, LinkModel, PacketModel, StreamModel};
+use crate::network::{Delay, LinkModel, PacketModel, ProcessId, StreamModel};
 
 /// A class of faults.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -113,6 +113,8 @@ pub struct Scenario {
     pub chaos: Duration,
     /// How often something happens in that time, on average.
     pub actions: u32,
+    /// What the processes speak; see [`Scenario::speaking`].
+    pub wire: WireFormat,
 }
 
 impl Scenario {
@@ -149,7 +151,25 @@ impl Scenario {
             chaos,
             actions: rng.random_range(8..48),
             config,
+            wire: WireFormat::Native,
         }
+    }
+
+    /// The same in another wire format. In a mixed cluster half of the processes read both formats and half,
+    /// as Go's nodes do, that of Go alone; one that is started again may be of the other kind.
+    #[must_use]
+    pub fn speaking(self, wire: WireFormat) -> Self {
+        Self { wire, ..self }
+    }
+
+    /// The settings of a process for one of its lives, the first being 1.
+    pub fn config_of(&self, id: ProcessId, life: u32) -> Config {
+        let mut config = self.config.clone();
+        config.wire_format = match self.wire {
+            WireFormat::Mixed if (id + life) % 2 == 0 => WireFormat::Hashicorp,
+            wire => wire,
+        };
+        config
     }
 
     /// Whether a class of faults may happen.

@@ -5,7 +5,8 @@ use std::fs;
 use memberlist::security::{KeySize, KeyringFile, SecretKey};
 use serde_json::Value;
 
-use crate::program::{Agent, Folder, cluster, names, run_to_end};
+use crate::process::names;
+use crate::program::{Agent, Folder, cluster, run_to_end};
 
 pub(crate) fn keygen(flags: &[&str]) -> String {
     let output = run_to_end(&[&["keygen"], flags].concat());

@@ -1,18 +1,13 @@
-//! The program as tests drive it: started, spoken to, and waited for.
+//! The program as tests drive it: built and started. `process.rs` speaks to it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// More than anything here takes on a busy machine.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+use crate::process::{know_each_other, names};
 
 /// A key in base64, and one that is cut off.
 pub(crate) const KEY: &str = "q1w2e3r4t5z6u7i8o9p0a1s2d3f4g5h6j7k8l9y0x1c=";
@@ -70,96 +65,15 @@ pub(crate) fn run_to_end(args: &[&str]) -> Output {
     Command::new(program()).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A running agent with `--json`. It is killed when dropped.
-pub(crate) struct Agent {
-    pub(crate) name: &'static str,
-    pub(crate) child: Child,
-    pub(crate) input: Option<ChildStdin>,
-    lines: Receiver<String>,
-    /// Lines that nobody has asked for yet.
-    pub(crate) pending: Vec<Value>,
-    /// Its address.
-    pub(crate) addr: String,
-}
+/// A running agent with `--json`.
+pub(crate) use crate::process::Process as Agent;
 
 impl Agent {
     pub(crate) fn start(name: &'static str, more: &[&str]) -> Self {
-        let mut child = Command::new(program())
-            .args(["--name", name, "--bind", "127.0.0.1:0", "--json"])
-            .args(more)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let addr = String::new();
-        let mut agent = Self { name, child, input, lines, pending: Vec::new(), addr };
-        let ready = agent.event("ready");
-        assert_eq!(ready["name"], name);
-        agent.addr = ready["addr"].as_str().unwrap().to_owned();
-        agent
-    }
-
-    pub(crate) fn say(&mut self, line: &str) {
-        self.write(format!("{line}\n").as_bytes());
-    }
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.input.as_mut().unwrap().write_all(bytes).unwrap();
-    }
-
-    /// Takes the first line that fits, now or later; lines before it wait for other questions.
-    pub(crate) fn wait(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + BOUND;
-        let mut looked_at = 0;
-        loop {
-            if let Some(found) = self.pending[looked_at..].iter().position(&fits) {
-                return self.pending.remove(looked_at + found);
-            }
-            looked_at = self.pending.len();
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.pending.push(serde_json::from_str(&line).unwrap_or_else(|error| {
-                        panic!("{}: {line:?} is not JSON: {error}", self.name)
-                    }))
-                }
-                Err(error) => {
-                    panic!(
-                        "{} did not say {what} ({error}); it said {:#?}",
-                        self.name, self.pending
-                    )
-                }
-            }
-        }
-    }
-
-    pub(crate) fn event(&mut self, event: &str) -> Value {
-        self.wait(event, |line| line["event"] == event)
-    }
-
-    /// An event about a member.
-    pub(crate) fn event_of(&mut self, event: &str, name: &str) -> Value {
-        let what = format!("{event} of {name}");
-        self.wait(&what, |line| line["event"] == event && line["name"] == name)
-    }
-
-    /// Gives a command and takes the first such event after it.
-    pub(crate) fn ask(&mut self, command: &str, answer: &str) -> Value {
-        let stale = self.pending.iter().filter(|line| line["event"] == answer).count();
-        assert_eq!(stale, 0, "{}: {answer} is there before {command:?}", self.name);
-        self.say(command);
-        self.event(answer)
+        let mut command = Command::new(program());
+        command.args(["--name", name, "--bind", "127.0.0.1:0", "--json"]).args(more);
+        command.env_remove("RUST_LOG");
+        Self::spawn(name, command)
     }
 
     /// The names of the live members.
@@ -172,48 +86,6 @@ impl Agent {
         let kill = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", signal, &pid]).status();
         assert!(kill.unwrap().success());
     }
-
-    /// Waits for the end of its output and of itself, and gives what it still said.
-    pub(crate) fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        let deadline = Instant::now() + BOUND;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => self.pending.push(serde_json::from_str(&line).unwrap()),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(error) => panic!("{} does not end ({error})", self.name),
-            }
-        }
-        (wait_for_end(&mut self.child), std::mem::take(&mut self.pending))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub(crate) fn wait_for_end(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + BOUND;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "the process does not end");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-pub(crate) fn names(members: &Value) -> Vec<String> {
-    let names = members.as_array().unwrap().iter().map(|member| member["name"].as_str());
-    names.map(|name| name.unwrap().to_owned()).collect()
-}
-
-pub(crate) fn events(lines: &[Value]) -> Vec<&str> {
-    lines.iter().map(|line| line["event"].as_str().unwrap()).collect()
 }
 
 /// Agents that know each other; all but the first joined it.
@@ -241,13 +113,7 @@ pub(crate) fn cluster_with<const N: usize>(
         seed.get_or_insert(agent.addr.clone());
         agent
     });
-    for agent in &mut agents {
-        let own = agent.name;
-        for other in all.into_iter().filter(|name| *name != own) {
-            let join = agent.event_of("join", other);
-            assert_eq!(join["state"], "alive", "{join}");
-        }
-    }
+    know_each_other(&mut agents);
     agents
 }
 

@@ -9,9 +9,8 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::keys::{fingerprint, keygen, keys};
-use crate::program::{
-    Agent, BOUND, Folder, cluster_with, names, program, run_to_end, wait_for_end,
-};
+use crate::process::{BOUND, names, wait_for_end};
+use crate::program::{Agent, Folder, cluster_with, program, run_to_end};
 
 /// Makes certificates, which must succeed.
 fn certs(out: &str, names: &[&str], more: &[&str]) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use memberlist::protocol::message::{Alive, Dead, Message, Ping, Suspect};
 use memberlist::protocol::wire::{PacketWriter, Room};
-use memberlist::protocol::{DropReason, Versions, WireFormat};
+use memberlist::protocol::{Dialect, DropReason, Versions};
 use memberlist::{Event, NodeState, Stats};
 use memberlist_tests::wait::until_async;
 use memberlist_tests::{EventLog, agree, until};
@@ -22,7 +22,7 @@ const FLOOD: Duration = Duration::from_secs(4);
 fn packet(messages: &[Message<'_>], limit: usize) -> Vec<u8> {
     let room = Room { head: 0, tail: 0, max_packet_bytes: limit };
     let mut buf = Vec::new();
-    let mut writer = PacketWriter::new(&mut buf, WireFormat::Native, true, room);
+    let mut writer = PacketWriter::new(&mut buf, Dialect::Native, true, room);
     for message in messages {
         if !writer.push(message) {
             break;
@@ -41,7 +41,7 @@ fn random_bytes(rng: &mut StdRng, len: usize) -> Vec<u8> {
 /// One packet of garbage; the kinds take turns.
 fn garbage(rng: &mut StdRng, turn: u32) -> Vec<u8> {
     let len = rng.random_range(1..1400);
-    let ping = Message::Ping(Ping { sequence: turn, node: "n0", source: None });
+    let ping = Message::Ping(Ping { sequence: turn, node: "n0", source: None, native: true });
     match turn % 12 {
         // Anything.
         0 => random_bytes(rng, len),

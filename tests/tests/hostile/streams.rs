@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use memberlist::{Builder, ExchangeError, JoinError};
+use memberlist::net::NetTransport;
+use memberlist::{Builder, ExchangeError, JoinError, Memberlist};
 use memberlist_tests::{PATIENCE, agree, quick, until, within};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::{check_growth, cluster, newcomer_joins, resident_kib};
@@ -231,4 +232,26 @@ async fn an_answer_that_is_not_read() {
     })
     .await;
     assert_eq!(victim.stats().await.unwrap().push_pulls_failed, 1);
+}
+
+/// As a Go node does with another label or wire format. What may be wrong is said, whether or not the
+/// connection is reset by it.
+#[tokio::test]
+async fn who_hangs_up_on_a_question_that_it_did_not_read_is_explained() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let seed = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // TCP resets what is closed with bytes unread.
+            stream.readable().await.unwrap();
+        }
+    });
+    let transport = NetTransport::bind_addr("127.0.0.1:0".parse().unwrap()).unwrap();
+    let node = Memberlist::start(transport, quick("node")).await.unwrap();
+    let joined = within("the join", node.join([seed.as_str()])).await;
+    let Err(JoinError::NoneReached(results)) = joined else { panic!("{joined:?}") };
+    let error = results[0].attempts[0].result.as_ref().unwrap_err();
+    assert!(error.to_string().contains("another label or wire format"), "{error}");
+    node.shutdown().await;
 }

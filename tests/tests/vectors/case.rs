@@ -98,6 +98,11 @@ impl Case {
         }
     }
 
+    /// Takes the last byte away, where another one would be as good.
+    pub(crate) fn cut(&mut self) {
+        self.hex.truncate(self.hex.len().saturating_sub(2));
+    }
+
     /// Compares each expected field. Nothing that was captured may go unlooked at, so a field that
     /// `got` does not have is a mismatch.
     pub(crate) fn compare(&self, expect: &Value, got: &Value) -> Vec<Mismatch> {

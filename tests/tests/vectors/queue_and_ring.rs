@@ -1,10 +1,10 @@
 //! What the broadcast queue gives out, and which part of the probe ring is reaped.
 
 use bytes::Bytes;
-use memberlist_protocol::Relation;
 use memberlist_protocol::membership::testing::{
     BroadcastQueue, named, partition_to_end, retransmit_limit,
 };
+use memberlist_protocol::{Dialect, Encoded, Relation};
 use serde_json::{Value, json};
 
 use super::case::{Case, Outcome, Runner};
@@ -28,7 +28,8 @@ fn run_queue(case: &Case) -> Outcome {
         let (name, len) = parts.ok_or("an item is not name:length")?;
         let len: usize = len.parse().map_err(|_| "an item's length is no number")?;
         let relation = if name.is_empty() { Relation::Unique } else { named(name) };
-        queue.push(Bytes::from(vec![0; len]), relation, i, |_| {});
+        let encoded = Encoded::new(Dialect::Native, Bytes::from(vec![0; len]));
+        queue.push(encoded, relation, i, |_| {});
     }
     let limit = retransmit_limit(case.number("retransmit_mult")?, case.number("num_nodes")?);
     let (overhead, budget) = (case.number("overhead")?, case.number("limit")?);
@@ -36,8 +37,11 @@ fn run_queue(case: &Case) -> Outcome {
     let mut got = Vec::new();
     for _ in 0..rounds {
         let mut taken = Vec::new();
-        let take = |bytes: &[u8], i: &usize| taken.push(format!("item{i}:{}", bytes.len()));
-        queue.take(overhead, budget, Some(limit), take, |_| {});
+        let take = |bytes: &[u8], i: &usize| {
+            taken.push(format!("item{i}:{}", bytes.len()));
+            true
+        };
+        queue.take(Dialect::Native, overhead, budget, |_| Some(limit), take, |_| {});
         got.push(json!({ "got": taken, "left": queue.len() }));
     }
     Ok(case.compare(&case.expect, &Value::Array(got)))

@@ -7,7 +7,7 @@ use memberlist_protocol::message::{Alive, Dead, Suspect};
 use memberlist_protocol::wire::stream::RemoteRecord;
 use memberlist_protocol::wire::{PacketWriter, Room, read_packet};
 use memberlist_protocol::{
-    Config, DropReason, Event, Membership, Node, NodeId, NodeState, Versions, WireFormat,
+    Config, Dialect, DropReason, Event, Membership, Node, NodeId, NodeState, Versions,
 };
 use serde_json::{Map, Value, json};
 
@@ -367,14 +367,14 @@ fn describe(inputs: &Inputs, machine: &mut Membership, now: Instant) -> Result<V
 pub(crate) fn queued(machine: &Membership) -> Result<Vec<Value>, String> {
     let room = Room { head: 0, tail: 0, max_packet_bytes: 65_507 };
     let mut packet = Vec::new();
-    let mut writer = PacketWriter::new(&mut packet, WireFormat::Native, true, room);
-    for part in machine.testing_queued() {
+    let mut writer = PacketWriter::new(&mut packet, Dialect::Native, true, room);
+    for part in machine.testing_queued(Dialect::Native) {
         if !writer.push_encoded(&part) {
             return Err("the queued news do not fit a packet".to_owned());
         }
     }
     writer.finish();
-    let messages = read_packet(WireFormat::Native, &packet).map_err(|error| error.to_string())?;
+    let messages = read_packet(&packet).map_err(|error| error.to_string())?;
     messages
         .map(|message| message.map(|m| go::describe(&m)).map_err(|error| error.to_string()))
         .collect()

@@ -2,7 +2,7 @@
 //! those of a rotation that was given up as well.
 
 use futures_util::FutureExt;
-use memberlist_security::Keyring;
+use memberlist_security::{Keyring, Version};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -78,7 +78,7 @@ impl Model {
         let mut rng = StdRng::seed_from_u64(seed);
         let all = rng.random_range(1..=KEYS);
         let keyring = || Keyring::with_keys(key(1), (2..=all).map(key)).unwrap();
-        let sealing = |_| Sealing::new(Some(&Encryption::new(keyring())));
+        let sealing = |_| Sealing::new(Some(&Encryption::new(keyring())), Version::V1);
         let operators = (1..=rng.random_range(2..=4)).map(|n| Operator::new(key(n))).collect();
         let members = (0..MEMBERS).map(sealing).collect();
         Self { members, operators, strays: Vec::new(), rng, quick: 0, done: 0 }

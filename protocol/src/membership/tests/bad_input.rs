@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::message::IndirectPing;
+use crate::wire::WireFormat;
 
 fn indirect(sequence: u32, target: usize, at: usize) -> Vec<u8> {
     let (node, target) = (name(target), addr(at));
@@ -16,7 +17,7 @@ fn indirect(sequence: u32, target: usize, at: usize) -> Vec<u8> {
 fn unprotected(messages: &[Message<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 65_507 };
-    let mut writer = PacketWriter::new(&mut bytes, WireFormat::Native, false, room);
+    let mut writer = PacketWriter::new(&mut bytes, Dialect::Native, false, room);
     assert!(messages.iter().all(|message| writer.push(message)));
     writer.finish();
     bytes
@@ -66,7 +67,7 @@ fn one_bad_message_does_not_spoil_the_others() {
 fn a_ping_for_somebody_else_is_not_answered() {
     let mut one = One::knowing(quiet(), 2);
     let source = Some(PingSource { node: "n1", addr: addr(1) });
-    let to = |node| Message::Ping(Ping { sequence: 1, node, source });
+    let to = |node| Message::Ping(Ping { sequence: 1, node, source, native: true });
     one.receive(1, &[to("n2")]);
     assert_eq!((one.sent().len(), one.drops(DropReason::WrongNode)), (0, 1));
     one.receive(1, &[to(""), to("n0")]);
@@ -88,7 +89,7 @@ fn an_answer_goes_to_a_members_address_or_back_to_where_it_was_asked() {
     one.know(1..=2);
     let ask = |one: &mut One, from: usize, source: Option<(&str, usize)>| {
         let source = source.map(|(node, i)| PingSource { node, addr: addr(i) });
-        one.receive(from, &[Message::Ping(Ping { sequence: 3, node: "n0", source })]);
+        one.receive(from, &[Message::Ping(Ping { sequence: 3, node: "n0", source, native: true })]);
         let sent = one.sent().remove(0);
         let Message::Ack(ack) = sent.messages()[0] else { panic!("no ack") };
         (sent.to.clone(), ack.payload.to_vec())
@@ -105,9 +106,10 @@ fn an_answer_goes_to_a_members_address_or_back_to_where_it_was_asked() {
 #[test]
 fn more_pings_than_an_honest_packet_holds_are_not_answered() {
     let mut one = One::knowing(quiet(), 1);
-    let ping = Message::Ping(Ping { sequence: 1, node: "", source: None });
-    one.receive(9, &vec![ping; 100]);
-    let limit = one.machine.answers_per_packet(0, 0).left;
+    let ping = Message::Ping(Ping { sequence: 1, node: "", source: None, native: true });
+    let pings = vec![ping; 100];
+    one.receive(9, &pings);
+    let limit = one.machine.answers_per_packet(Dialect::Native, packet(&pings).len()).left;
     assert_eq!(one.sent().len(), limit);
     assert_eq!(one.drops(DropReason::TooManyAnswers), 100 - limit as u64);
     // The next packet is another packet.
@@ -123,7 +125,8 @@ fn the_answers_to_a_packet_are_not_many_times_its_bytes() {
         one.machine.testing_alive(&Alive { meta: &meta, ..alive(&node, i, 2) }, one.now);
     }
     one.sent();
-    let question = packet(&[Message::Ping(Ping { sequence: 1, node: "", source: None }); 200]);
+    let question =
+        packet(&[Message::Ping(Ping { sequence: 1, node: "", source: None, native: true }); 200]);
     one.machine.handle_packet(&peer(9), &question, one.now).unwrap();
     one.drain();
     let answered: usize = one.sent().iter().map(|sent| sent.bytes.len()).sum();
@@ -137,9 +140,9 @@ fn the_answers_to_a_compressed_packet_are_not_many_times_its_bytes() {
     let mut one = One::knowing(quiet(), 2);
     let mut question = Vec::new();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
-    let mut writer = PacketWriter::new(&mut question, WireFormat::Native, false, room);
-    while writer.push(&Message::Ping(Ping { sequence: 1, node: "", source: None })) {}
-    writer.finish_compressed(&mut crate::wire::Compressor::default());
+    let mut writer = PacketWriter::new(&mut question, Dialect::Native, false, room);
+    while writer.push(&Message::Ping(Ping { sequence: 1, node: "", source: None, native: true })) {}
+    writer.finish_compressed(&mut crate::wire::Compressors::default());
     one.sent();
     one.machine.handle_packet(&peer(9), &question, one.now).unwrap();
     one.drain();
@@ -147,6 +150,28 @@ fn the_answers_to_a_compressed_packet_are_not_many_times_its_bytes() {
     let answered: usize = one.sent().iter().map(|sent| sent.bytes.len() + 28).sum();
     let asked = question.len() + 28;
     assert!(answered < 3 * asked, "{answered} bytes for {asked}");
+}
+
+/// In Go's format a ping takes three bytes, and one without a source is answered to a forged one.
+#[test]
+fn the_answers_to_many_short_pings_are_not_many_times_their_bytes() {
+    for format in [WireFormat::Hashicorp, WireFormat::Mixed] {
+        let mut config = quiet();
+        config.wire_format = format;
+        let mut one = One::knowing(config, 2);
+        let (pings, ping) = (60, [0, 0x91, 1]);
+        let mut question = vec![7, pings];
+        question.extend([0, ping.len() as u8].repeat(pings.into()));
+        question.extend(ping.repeat(pings.into()));
+        one.machine.handle_packet(&peer(9), &question, one.now).unwrap();
+        let (mut answer, mut answered) = (Vec::new(), 0);
+        while let Some(sent) = one.machine.poll_transmit(&mut answer, &mut |_| ROOM) {
+            // With what IP and UDP add.
+            answered += sent.len + 28;
+        }
+        let asked = question.len() + 28;
+        assert!(answered > 0 && answered < 3 * asked, "{answered} bytes for {asked}");
+    }
 }
 
 #[test]
@@ -325,7 +350,7 @@ fn strangers_do_not_use_up_the_news() {
     let before = one.queued();
     for sequence in 0..100 {
         let source = Some(PingSource { node: "nobody", addr: addr(50) });
-        let question = Message::Ping(Ping { sequence, node: "n0", source });
+        let question = Message::Ping(Ping { sequence, node: "n0", source, native: true });
         one.receive(50, &[question]);
         assert_eq!(one.sent()[0].kinds(), [MessageKind::Ack]);
     }

@@ -27,7 +27,7 @@ use crate::message::{Ack, Alive, Dead, Message, MessageKind, Nack, Ping, PingSou
 use crate::node::{NodeId, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
-use crate::wire::{PacketWriter, Room, WireFormat, inflate, read_packet};
+use crate::wire::{Dialect, PacketWriter, Room, inflate, read_packet};
 use crate::{Config, Node};
 use net::{Kind, Net};
 
@@ -89,7 +89,7 @@ fn dead<'a>(node: &'a str, incarnation: u32, from: &'a str) -> Message<'a> {
 }
 
 fn ack<'a>(sequence: u32) -> Message<'a> {
-    Message::Ack(Ack { sequence, payload: b"" })
+    Message::Ack(Ack { sequence, payload: b"", native: true })
 }
 
 fn nack<'a>(sequence: u32) -> Message<'a> {
@@ -99,7 +99,7 @@ fn nack<'a>(sequence: u32) -> Message<'a> {
 /// A ping as node `i` sends it to the machine.
 fn ping<'a>(sequence: u32, from: &'a str, i: usize) -> Message<'a> {
     let source = Some(PingSource { node: from, addr: addr(i) });
-    Message::Ping(Ping { sequence, node: "n0", source })
+    Message::Ping(Ping { sequence, node: "n0", source, native: true })
 }
 
 fn record(i: usize, incarnation: u32, state: NodeState) -> RemoteRecord {
@@ -125,7 +125,7 @@ fn to_remote(from: NodeId, join: bool, snapshot: &[SnapshotRecord]) -> RemoteSta
 fn packet(messages: &[Message<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 65_507 };
-    let mut writer = PacketWriter::new(&mut bytes, WireFormat::Native, true, room);
+    let mut writer = PacketWriter::new(&mut bytes, Dialect::Native, true, room);
     for message in messages {
         assert!(writer.push(message), "a test's packet has room");
     }
@@ -144,7 +144,7 @@ struct Sent {
 
 impl Sent {
     fn messages(&self) -> Vec<Message<'_>> {
-        let messages = read_packet(WireFormat::Native, &self.bytes).unwrap();
+        let messages = read_packet(&self.bytes).unwrap();
         messages.map(|message| message.unwrap()).collect()
     }
 
@@ -175,7 +175,7 @@ fn take_packets(machine: &mut Membership, at: Duration, room: Room) -> Vec<Sent>
         assert_eq!(buf.len(), room.head + transmit.len);
         assert!(buf.len() + room.tail <= limit, "{} over {limit}", buf.len() + room.tail);
         let mut scratch = Vec::new();
-        let plain = inflate(WireFormat::Native, &buf[room.head..], &mut scratch).unwrap();
+        let plain = inflate(&buf[room.head..], &mut scratch).unwrap();
         let bytes = plain.to_vec();
         sent.push(Sent { at, to: transmit.to, bytes });
     }
@@ -340,11 +340,11 @@ impl One {
 
     /// The news that wait to be sent.
     fn queued(&self) -> Vec<Sent> {
-        let parts = self.machine.testing_queued();
+        let parts = self.machine.testing_queued(Dialect::Native);
         let wrap = |part: &Bytes| {
             let mut bytes = packet(&[]);
             let room = Room { head: 0, tail: 0, max_packet_bytes: 65_507 };
-            let mut writer = PacketWriter::new(&mut bytes, WireFormat::Native, true, room);
+            let mut writer = PacketWriter::new(&mut bytes, Dialect::Native, true, room);
             assert!(writer.push_encoded(part));
             writer.finish();
             Sent { at: self.elapsed(), to: peer(0), bytes }

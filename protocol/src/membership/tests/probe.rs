@@ -69,12 +69,12 @@ fn an_ack_ends_the_probe_and_tells_the_round_trip() {
     let mut one = One::knowing(quiet(), 1);
     let ping = one.next_ping();
     let source = Some(PingSource { node: "n0", addr: addr(0) });
-    let expected = Ping { sequence: ping.sequence(), node: "n1", source };
+    let expected = Ping { sequence: ping.sequence(), node: "n1", source, native: true };
     assert_eq!(ping.messages(), [Message::Ping(expected)]);
     assert_eq!(ping.to, Peer::named(addr(1), id(1)));
 
     one.advance(ms(20));
-    let answer = Ack { sequence: ping.sequence(), payload: b"load 3" };
+    let answer = Ack { sequence: ping.sequence(), payload: b"load 3", native: true };
     one.receive(1, &[Message::Ack(answer)]);
     let node = one.machine.member("n1").unwrap().node;
     let payload = Bytes::from_static(b"load 3");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::membership::{StreamRequestKind, StreamResponse};
+use crate::wire::WireFormat;
 
 /// Reconnecting as by default, without periodic push/pulls that would do its work.
 fn reconnecting() -> Config {
@@ -291,4 +292,28 @@ fn halves_heal_without_a_storm_of_exchanges() {
     // About one a member, since each looks for somebody of the other side at its own time.
     let exchanges = push_pulls(&net) - before;
     assert!(exchanges <= 2 * 2 * HALF as u64, "{exchanges}");
+}
+
+/// In a mixed cluster it is not known what one reads that may be back.
+#[test]
+fn who_may_be_back_is_asked_in_both_formats() {
+    let mut config = quiet();
+    config.wire_format = WireFormat::Mixed;
+    config.probe_interval = Duration::ZERO;
+    config.gossip_interval = Duration::ZERO;
+    config.reconnect_interval = secs(1);
+    let mut one = One::knowing(config, 1);
+    one.machine.testing_dead(&Dead { incarnation: 1, node: "n1", from: "n0" }, one.now);
+    let (mut packet, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        one.now += secs(1);
+        one.machine.handle_timeout(one.now);
+        while one.machine.poll_transmit(&mut packet, &mut |_| ROOM).is_some() {
+            asked.extend(Dialect::of(packet[ROOM.head]));
+        }
+        if !asked.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(asked, [Dialect::Hashicorp, Dialect::Native]);
 }

@@ -1,6 +1,7 @@
 //! The time between a failed probe and a death.
 
 use super::*;
+use crate::wire::WireFormat;
 
 /// A machine that suspects `n1` by `n2`, in a cluster of `n`.
 fn suspecting(config: Config, n: usize) -> One {
@@ -217,6 +218,26 @@ fn who_has_missed_a_refutation_gets_it_with_the_answer() {
     });
     assert!(told);
     assert_eq!(one.incarnation(0), 2, "an old accusation raises nothing");
+}
+
+/// Who accuses may read no other format than that of its accusation.
+#[test]
+fn who_has_missed_a_refutation_gets_it_in_its_format() {
+    let mut config = quiet();
+    config.wire_format = WireFormat::Mixed;
+    let mut one = One::knowing(config, 3);
+    one.machine.members.get_mut("n1").unwrap().native = true;
+    one.receive(1, &[suspect("n0", 1, "n1")]);
+    let accusation = suspect("n0", 1, "n2");
+    for dialect in [Dialect::Native, Dialect::Hashicorp] {
+        let (mut packet, mut answer) = (Vec::new(), Vec::new());
+        let mut writer = PacketWriter::new(&mut packet, dialect, false, ROOM);
+        assert!(writer.push(&accusation));
+        writer.finish();
+        one.machine.handle_packet(&peer(2), &packet[ROOM.head..], one.now).unwrap();
+        one.machine.poll_transmit(&mut answer, &mut |_| ROOM).expect("the refutation");
+        assert_eq!(Dialect::of(answer[ROOM.head]), Some(dialect));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! From payloads to messages.
+//! From payloads of the native format to messages.
 
 use std::borrow::Cow;
 
@@ -6,22 +6,20 @@ use bytes::{Buf, Bytes};
 
 use super::{
     COMPRESSED, FRAME_HEADER_BYTES, LAST, MAX_COMPRESSED_BODY_BYTES, MAX_ERROR_BYTES, RemoteRecord,
-    RemoteState, StreamError, StreamItem, StreamLimits,
+    RemoteState, StreamError, StreamItem, StreamLimits, ack_item, bad, ping_item, remote_record,
+    shown,
 };
-use crate::error::MetaError;
-use crate::message::{Ack, Message, MessageKind, Ping, PingSource, RemoteNode};
-use crate::node::{Node, NodeId};
+use crate::message::{Message, MessageKind};
+use crate::node::NodeId;
 use crate::wire::compress::decompress;
 use crate::wire::error::BodyError;
-use crate::wire::native::{self, kind};
-use crate::wire::{WireFormat, native::LengthError};
+use crate::wire::native::{self, LengthError, kind};
 
 /// Puts the messages of one direction of a stream together from its payloads.
 ///
 /// After an error the stream is lost: the error is repeated.
 #[derive(Debug)]
 pub struct Assembler {
-    format: WireFormat,
     limits: StreamLimits,
     /// The number of the next frame. Wider than on the wire, so that it never repeats.
     expected: u64,
@@ -77,8 +75,8 @@ impl<'a> Frame<'a> {
 
 impl Assembler {
     /// An assembler at the beginning of a stream.
-    pub fn new(format: WireFormat, limits: StreamLimits) -> Self {
-        Self { format, limits, expected: 0, open: None, failed: None }
+    pub fn new(limits: StreamLimits) -> Self {
+        Self { limits, expected: 0, open: None, failed: None }
     }
 
     /// Takes the next payload; gives a message if it was the last one's.
@@ -90,9 +88,7 @@ impl Assembler {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let item = match self.format {
-            WireFormat::Native => self.push_native(payload),
-        };
+        let item = self.push_frame(payload);
         if let Err(error) = item {
             self.failed = Some(error);
             self.open = None;
@@ -100,7 +96,7 @@ impl Assembler {
         item
     }
 
-    fn push_native(&mut self, payload: &[u8]) -> Result<Option<StreamItem>, StreamError> {
+    fn push_frame(&mut self, payload: &[u8]) -> Result<Option<StreamItem>, StreamError> {
         let frame = Frame::read(payload)?;
         if u64::from(frame.number) != self.expected {
             return Err(StreamError::OutOfOrder { expected: self.expected, got: frame.number });
@@ -236,37 +232,21 @@ fn read_item(number: u8, body: Vec<u8>) -> Result<StreamItem, StreamError> {
             let status = bytes.try_get_u8().map_err(|_| short)?;
             StreamItem::Response { status, body: bytes }
         }
-        // It goes to logs and terminals, and may be anybody's.
-        kind::ERROR => {
-            let shown = |char: char| if char.is_control() { ' ' } else { char };
-            StreamItem::Error(String::from_utf8_lossy(&bytes).chars().map(shown).collect())
-        }
+        kind::ERROR => StreamItem::Error(shown(&bytes)),
         _ => StreamItem::Unknown(number),
     })
 }
 
-fn bad(message: &'static str) -> impl Fn(BodyError) -> StreamError {
-    move |error| StreamError::Body { message, error }
-}
-
 fn read_ping(body: &[u8]) -> Result<StreamItem, StreamError> {
     match native::decode_body(MessageKind::Ping, body).map_err(bad("ping"))? {
-        Message::Ping(Ping { sequence, node, source }) => {
-            let source = match source {
-                Some(PingSource { node, addr }) => Some((id(node, "ping")?, addr)),
-                None => None,
-            };
-            Ok(StreamItem::Ping { sequence, node: optional_id(node, "ping")?, source })
-        }
+        Message::Ping(ping) => ping_item(&ping),
         _ => Err(StreamError::Malformed("not a ping")),
     }
 }
 
 fn read_ack(body: &[u8]) -> Result<StreamItem, StreamError> {
     match native::decode_body(MessageKind::Ack, body).map_err(bad("ack"))? {
-        Message::Ack(Ack { sequence, payload }) => {
-            Ok(StreamItem::Ack { sequence, payload: Bytes::copy_from_slice(payload) })
-        }
+        Message::Ack(ack) => Ok(ack_item(&ack)),
         _ => Err(StreamError::Malformed("not an ack")),
     }
 }
@@ -363,19 +343,8 @@ impl StateParts {
 }
 
 fn read_record(body: &[u8], limits: &StreamLimits) -> Result<Option<RemoteRecord>, BodyError> {
-    let Some(RemoteNode { alive, state }) = native::decode_node_state(body)? else {
-        return Ok(None);
-    };
-    let (len, limit) = (alive.meta.len(), limits.max_meta_bytes);
-    if len > limit {
-        return Err(MetaError { len, limit }.into());
+    match native::decode_node_state(body)? {
+        Some(node) => remote_record(&node, limits).map(Some),
+        None => Ok(None),
     }
-    let node = Node {
-        id: NodeId::new(alive.node)?,
-        addr: alive.addr,
-        meta: Bytes::copy_from_slice(alive.meta),
-        versions: alive.versions,
-        wide_ipv4: alive.wide_ipv4,
-    };
-    Ok(Some(RemoteRecord { node, incarnation: alive.incarnation, state }))
 }

@@ -1,9 +1,9 @@
-//! From arriving bytes to whole payloads.
+//! From arriving bytes to whole payloads of the native format.
 
 use bytes::{Buf, BytesMut};
 
 use super::{StreamError, StreamLimits};
-use crate::wire::{WireFormat, native};
+use crate::wire::native;
 
 /// The length in front of each payload, in bytes.
 const LENGTH_BYTES: usize = 4;
@@ -17,7 +17,6 @@ const PREAMBLE_BYTES: usize = 2;
 /// stream is lost: what is pushed is thrown away, and the error is repeated.
 #[derive(Debug)]
 pub struct FrameReader {
-    format: WireFormat,
     max_frame_bytes: usize,
     arrived: BytesMut,
     began: bool,
@@ -26,9 +25,8 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// A reader at the beginning of a stream.
-    pub fn new(format: WireFormat, limits: StreamLimits) -> Self {
+    pub fn new(limits: StreamLimits) -> Self {
         Self {
-            format,
             max_frame_bytes: limits.max_frame_bytes,
             arrived: BytesMut::new(),
             began: false,
@@ -53,9 +51,7 @@ impl FrameReader {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let next = match self.format {
-            WireFormat::Native => self.next_native(),
-        };
+        let next = self.next_len();
         if let Err(error) = next {
             self.failed = Some(error);
             self.arrived = BytesMut::new();
@@ -64,7 +60,7 @@ impl FrameReader {
     }
 
     /// Takes off what is before the next payload, and gives its length once it is all there.
-    fn next_native(&mut self) -> Result<Option<usize>, StreamError> {
+    fn next_len(&mut self) -> Result<Option<usize>, StreamError> {
         if !self.began {
             self.began = take_preamble(&mut self.arrived)?;
         }

@@ -10,17 +10,19 @@ use super::{
 };
 use crate::message::{Ack, Message, Ping};
 use crate::node::NodeId;
+use crate::wire::Dialect;
+use crate::wire::compress::Compressor;
+use crate::wire::hashicorp::{Lzw, stream as hashicorp};
 use crate::wire::native::{self, PushPullHeader, kind};
-use crate::wire::{Compressor, WireFormat};
 
 /// How long a payload gets, in bytes. Only one node that is larger by itself makes a longer one.
 const PAYLOAD_BYTES: usize = 64 * 1024;
 const MAX_BODY_BYTES: usize = PAYLOAD_BYTES - FRAME_HEADER_BYTES;
 
 /// Appends what stands once at the beginning of each direction of a stream.
-pub fn preamble(format: WireFormat, out: &mut Vec<u8>) {
-    match format {
-        WireFormat::Native => out.extend_from_slice(&[native::MAGIC, native::VERSION]),
+pub fn preamble(dialect: Dialect, out: &mut Vec<u8>) {
+    if dialect == Dialect::Native {
+        out.extend_from_slice(&[native::MAGIC, native::VERSION]);
     }
 }
 
@@ -49,12 +51,13 @@ pub struct PushPullStart {
     pub join: bool,
 }
 
-/// The payloads of one message, made one after the other.
+/// The records of one message, made one after the other.
 #[derive(Debug)]
 pub struct MessageFrames {
-    format: WireFormat,
     rest: Rest,
-    compressor: Option<Compressor>,
+    /// Whether bodies are compressed.
+    compressed: bool,
+    lz4: Compressor,
 }
 
 /// What has not been written yet.
@@ -74,82 +77,143 @@ enum Rest {
         next: usize,
         user: Bytes,
     },
+    /// A message in Go's format, all at once: it is compressed and sealed as a whole.
+    Hashicorp {
+        head: Vec<u8>,
+        body: Bytes,
+    },
+}
+
+impl From<Rest> for MessageFrames {
+    fn from(rest: Rest) -> Self {
+        Self { rest, compressed: false, lz4: Compressor::default() }
+    }
 }
 
 impl MessageFrames {
-    fn pieces(format: WireFormat, kind: u8, head: Bytes, body: Bytes) -> Self {
-        Self { format, rest: Rest::Pieces { kind, head, body }, compressor: None }
+    fn pieces(kind: u8, head: Bytes, body: Bytes) -> Self {
+        Rest::Pieces { kind, head, body }.into()
     }
 
-    fn message(format: WireFormat, kind: u8, message: &Message<'_>) -> Self {
-        let mut body = Vec::new();
-        native::encode_body(message, &mut body);
-        Self::pieces(format, kind, Bytes::new(), body.into())
+    fn hashicorp(body: Bytes, write_head: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut head = Vec::new();
+        write_head(&mut head);
+        Rest::Hashicorp { head, body }.into()
+    }
+
+    fn message(dialect: Dialect, kind: u8, message: &Message<'_>) -> Self {
+        match dialect {
+            Dialect::Native => {
+                let mut body = Vec::new();
+                native::encode_body(message, &mut body);
+                Self::pieces(kind, Bytes::new(), body.into())
+            }
+            Dialect::Hashicorp => Self::hashicorp(Bytes::new(), |out| {
+                hashicorp::write_message(message, out);
+            }),
+        }
     }
 
     /// A ping.
-    pub fn ping(format: WireFormat, ping: &Ping<'_>) -> Self {
-        Self::message(format, kind::PING, &Message::Ping(*ping))
+    pub fn ping(dialect: Dialect, ping: &Ping<'_>) -> Self {
+        Self::message(dialect, kind::PING, &Message::Ping(*ping))
     }
 
     /// An ack.
-    pub fn ack(format: WireFormat, ack: &Ack<'_>) -> Self {
-        Self::message(format, kind::ACK, &Message::Ack(*ack))
+    pub fn ack(dialect: Dialect, ack: &Ack<'_>) -> Self {
+        Self::message(dialect, kind::ACK, &Message::Ack(*ack))
     }
 
     /// A message of the application.
-    pub fn user(format: WireFormat, bytes: Bytes) -> Self {
-        Self::pieces(format, kind::USER_STREAM, Bytes::new(), bytes)
+    pub fn user(dialect: Dialect, bytes: Bytes) -> Self {
+        match dialect {
+            Dialect::Native => Self::pieces(kind::USER_STREAM, Bytes::new(), bytes),
+            Dialect::Hashicorp => {
+                let len = bytes.len();
+                Self::hashicorp(bytes, |out| hashicorp::write_user_header(len, out))
+            }
+        }
     }
 
-    /// A question of a layer above.
-    pub fn request(format: WireFormat, topic: u16, body: Bytes) -> Self {
+    /// A question of a layer above, in the native format: Go's has none.
+    pub fn request(topic: u16, body: Bytes) -> Self {
         let head = Bytes::copy_from_slice(&topic.to_be_bytes());
-        Self::pieces(format, kind::REQUEST, head, body)
+        Self::pieces(kind::REQUEST, head, body)
     }
 
-    /// The answer to a request.
-    pub fn response(format: WireFormat, status: u8, body: Bytes) -> Self {
-        Self::pieces(format, kind::RESPONSE, Bytes::copy_from_slice(&[status]), body)
+    /// The answer to a request, in the native format.
+    pub fn response(status: u8, body: Bytes) -> Self {
+        Self::pieces(kind::RESPONSE, Bytes::copy_from_slice(&[status]), body)
     }
 
     /// A refusal. Text after 1,024 bytes is cut off.
-    pub fn error(format: WireFormat, text: &str) -> Self {
+    pub fn error(dialect: Dialect, text: &str) -> Self {
         let mut end = text.len().min(MAX_ERROR_BYTES);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let text = Bytes::copy_from_slice(&text.as_bytes()[..end]);
-        Self::pieces(format, kind::ERROR, Bytes::new(), text)
+        let text = &text[..end];
+        match dialect {
+            Dialect::Native => {
+                Self::pieces(kind::ERROR, Bytes::new(), Bytes::copy_from_slice(text.as_bytes()))
+            }
+            Dialect::Hashicorp => {
+                Self::hashicorp(Bytes::new(), |out| hashicorp::write_error(text, out))
+            }
+        }
     }
 
-    /// The state of this node.
+    /// The state of this node. Go's format does not say from whom it is and for whom.
     pub fn push_pull(
-        format: WireFormat,
+        dialect: Dialect,
         start: PushPullStart,
         records: Arc<[SnapshotRecord]>,
         user_state: Bytes,
     ) -> Self {
-        let rest = Rest::State { start: Some(start), records, next: 0, user: user_state };
-        Self { format, rest, compressor: None }
+        match dialect {
+            Dialect::Native => {
+                Rest::State { start: Some(start), records, next: 0, user: user_state }.into()
+            }
+            Dialect::Hashicorp => Self::hashicorp(Bytes::new(), |out| {
+                hashicorp::write_state(start.join, &records, &user_state, out);
+            }),
+        }
     }
 
-    /// The same, with bodies compressed where that makes them shorter.
+    /// The same, compressed: in the native format those bodies that become shorter by that, in Go's the
+    /// message in any case, as Go does.
     #[must_use]
     pub fn compressed(self, wanted: bool) -> Self {
-        Self { compressor: wanted.then(Compressor::default), ..self }
+        Self { compressed: wanted, ..self }
     }
 
     /// Appends one payload, without its length; false, and nothing appended, after the last.
     pub fn next_payload(&mut self, number: &mut FrameNumber, out: &mut Vec<u8>) -> bool {
-        match self.format {
-            WireFormat::Native => self.next_native(number, out),
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Nothing => false,
+            Rest::Hashicorp { head, body } => {
+                let at = out.len();
+                out.extend_from_slice(&head);
+                out.extend_from_slice(&body);
+                if self.compressed {
+                    Lzw::default().replace(out, at);
+                }
+                true
+            }
+            rest => {
+                self.rest = rest;
+                self.next_frame(number, out);
+                true
+            }
         }
     }
 
-    /// As [`next_payload`](Self::next_payload), with the length in front: what goes to the wire
-    /// when no layer is between.
+    /// As [`next_payload`](Self::next_payload), in the native format with the length in front: what goes
+    /// to the wire when no layer is between.
     pub fn next_record(&mut self, number: &mut FrameNumber, out: &mut Vec<u8>) -> bool {
+        if matches!(self.rest, Rest::Hashicorp { .. }) {
+            return self.next_payload(number, out);
+        }
         let at = out.len();
         out.put_u32(0);
         if !self.next_payload(number, out) {
@@ -163,10 +227,7 @@ impl MessageFrames {
         true
     }
 
-    fn next_native(&mut self, number: &mut FrameNumber, out: &mut Vec<u8>) -> bool {
-        if matches!(self.rest, Rest::Nothing) {
-            return false;
-        }
+    fn next_frame(&mut self, number: &mut FrameNumber, out: &mut Vec<u8>) {
         out.put_u32(number.take());
         // Flags and kind are known when the body is.
         let at = out.len();
@@ -176,15 +237,11 @@ impl MessageFrames {
             self.rest = Rest::Nothing;
         }
         let body = at + 2;
-        let compressed = match &mut self.compressor {
-            Some(compressor) if out.len() - body <= MAX_COMPRESSED_BODY_BYTES => {
-                compressor.compress(out, body)
-            }
-            _ => false,
-        };
+        let compressed = self.compressed
+            && out.len() - body <= MAX_COMPRESSED_BODY_BYTES
+            && self.lz4.compress(out, body);
         out[at] = if last { LAST } else { 0 } | if compressed { COMPRESSED } else { 0 };
         out[at + 1] = kind;
-        true
     }
 }
 
@@ -192,7 +249,7 @@ impl Rest {
     /// Appends the body of the next frame; returns its kind and whether it is the last.
     fn write_body(&mut self, out: &mut Vec<u8>) -> (u8, bool) {
         match self {
-            Self::Nothing => (0, true),
+            Self::Nothing | Self::Hashicorp { .. } => (0, true),
             Self::Pieces { kind, head, body } => {
                 let free = MAX_BODY_BYTES - take_piece(head, MAX_BODY_BYTES, out);
                 take_piece(body, free, out);

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use super::hex;
 use super::samples::{Sending, record, sending};
 use crate::node::NodeId;
-use crate::wire::WireFormat;
+use crate::wire::Dialect;
 use crate::wire::stream::*;
 
-const FORMAT: WireFormat = WireFormat::Native;
+const FORMAT: Dialect = Dialect::Native;
 
 fn reader() -> FrameReader {
-    FrameReader::new(FORMAT, StreamLimits::default())
+    FrameReader::new(StreamLimits::default())
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn memory_follows_what_arrived() {
 /// Reads bytes that arrive in pieces of these lengths, again and again.
 fn receive(bytes: &[u8], pieces: &[usize]) -> Result<Vec<StreamItem>, StreamError> {
     let mut reader = reader();
-    let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+    let mut assembler = Assembler::new(StreamLimits::default());
     let (mut items, mut rest) = (Vec::new(), bytes);
     for &len in pieces.iter().cycle() {
         let (piece, after) = rest.split_at(len.min(rest.len()));
@@ -146,7 +146,7 @@ proptest! {
     #[test]
     fn any_payload_is_read_without_panic(bodies in vec(vec(any::<u8>(), 0..80), 1..5)) {
         for kind in 0..=24 {
-            let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+            let mut assembler = Assembler::new(StreamLimits::default());
             for (number, body) in bodies.iter().enumerate() {
                 let last = u8::from(number + 1 == bodies.len());
                 let _ = assembler.push(&[&[0, 0, 0, number as u8, last, kind], &body[..]].concat());

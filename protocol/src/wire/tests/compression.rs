@@ -6,13 +6,14 @@ use proptest::prelude::*;
 use super::samples::{Sample, sample};
 use crate::message::Message;
 use crate::stats::DropReason;
+use crate::wire::compress::Compressor;
 use crate::wire::stream::{Assembler, FrameNumber, MessageFrames, StreamItem, StreamLimits};
 use crate::wire::{
-    CompressionError, Compressor, PacketError, PacketWriter, Room, StreamError, WireFormat,
-    inflate, read_packet,
+    CompressionError, Compressors, Dialect, PacketError, PacketWriter, Room, StreamError, inflate,
+    read_packet,
 };
 
-const FORMAT: WireFormat = WireFormat::Native;
+const FORMAT: Dialect = Dialect::Native;
 const ROOM: Room = Room { head: 13, tail: 16, max_packet_bytes: 65_507 };
 
 /// The same messages, compressed where that helps, without head.
@@ -20,7 +21,7 @@ fn compressed(checksum: bool, messages: &[Message<'_>]) -> Vec<u8> {
     let mut buf = Vec::new();
     let mut writer = PacketWriter::new(&mut buf, FORMAT, checksum, ROOM);
     assert!(messages.iter().all(|message| writer.push(message)));
-    let len = writer.finish_compressed(&mut Compressor::default());
+    let len = writer.finish_compressed(&mut Compressors::default());
     assert_eq!(buf[..ROOM.head], [0; 13]);
     let packet = buf.split_off(ROOM.head);
     assert_eq!(packet.len(), len);
@@ -28,7 +29,7 @@ fn compressed(checksum: bool, messages: &[Message<'_>]) -> Vec<u8> {
 }
 
 fn inflated(packet: &[u8]) -> Result<Vec<u8>, PacketError> {
-    inflate(FORMAT, packet, &mut b"old".to_vec()).map(<[u8]>::to_vec)
+    inflate(packet, &mut b"old".to_vec()).map(<[u8]>::to_vec)
 }
 
 #[test]
@@ -39,10 +40,10 @@ fn a_packet_is_compressed_if_that_makes_it_shorter() {
         let packet = compressed(checksum, &messages);
         assert!(packet.len() < 200, "{}", packet.len());
         let plain = inflated(&packet).unwrap();
-        let read: Result<Vec<_>, _> = read_packet(FORMAT, &plain).unwrap().collect();
+        let read: Result<Vec<_>, _> = read_packet(&plain).unwrap().collect();
         assert_eq!(read.unwrap(), messages);
         // Without inflating, it is not misread.
-        assert_eq!(read_packet(FORMAT, &packet).unwrap_err().reason(), DropReason::WrongVersion);
+        assert_eq!(read_packet(&packet).unwrap_err().reason(), DropReason::WrongVersion);
     }
     let small = compressed(true, &messages[1..]);
     assert_eq!(inflated(&small).unwrap(), small);
@@ -82,7 +83,7 @@ fn through_frames(
     limits: StreamLimits,
 ) -> (usize, Result<Option<StreamItem>, StreamError>) {
     let (mut message, mut number) = (message, FrameNumber::default());
-    let mut assembler = Assembler::new(FORMAT, limits);
+    let mut assembler = Assembler::new(limits);
     let (mut bytes, mut came) = (0, Ok(None));
     let mut payload = Vec::new();
     while message.next_payload(&mut number, &mut payload) {
@@ -119,7 +120,7 @@ fn limits_hold_for_what_a_stream_is_decompressed_to() {
     let mut frame = vec![0, 0, 0, 0, 3, 19];
     frame.extend(std::iter::repeat_n(0, 300 * 1024));
     assert!(Compressor::default().compress(&mut frame, 6));
-    let error = Assembler::new(FORMAT, StreamLimits::default()).push(&frame).unwrap_err();
+    let error = Assembler::new(StreamLimits::default()).push(&frame).unwrap_err();
     assert!(matches!(error, StreamError::Compression(CompressionError::TooLarge { .. })));
 }
 
@@ -130,9 +131,9 @@ proptest! {
         let mut buf = Vec::new();
         let mut writer = PacketWriter::new(&mut buf, FORMAT, checksum, ROOM);
         let sent: Vec<_> = messages.into_iter().filter(|message| writer.push(message)).collect();
-        writer.finish_compressed(&mut Compressor::default());
+        writer.finish_compressed(&mut Compressors::default());
         let plain = inflated(&buf[ROOM.head..]).unwrap();
-        let read: Result<Vec<_>, _> = read_packet(FORMAT, &plain).unwrap().collect();
+        let read: Result<Vec<_>, _> = read_packet(&plain).unwrap().collect();
         prop_assert_eq!(read.unwrap(), sent);
     }
 

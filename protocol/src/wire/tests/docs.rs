@@ -7,9 +7,9 @@ use super::hex;
 use crate::message::{Alive, Message, Ping, PingSource};
 use crate::node::{Node, NodeId, NodeState, Versions};
 use crate::wire::stream::{FrameNumber, MessageFrames, PushPullStart, SnapshotRecord, preamble};
-use crate::wire::{PacketWriter, Room, WireFormat};
+use crate::wire::{Dialect, PacketWriter, Room};
 
-const FORMAT: WireFormat = WireFormat::Native;
+const FORMAT: Dialect = Dialect::Native;
 
 /// The blocks of the page that are marked `hex NAME`. A line's bytes end at a semicolon.
 fn documented() -> BTreeMap<&'static str, Vec<u8>> {
@@ -37,7 +37,12 @@ fn packet() -> Vec<u8> {
     let mut buf = Vec::new();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
     let mut writer = PacketWriter::new(&mut buf, FORMAT, true, room);
-    assert!(writer.push(&Message::Ping(Ping { sequence: 7, node: "b", source: Some(source()) })));
+    assert!(writer.push(&Message::Ping(Ping {
+        sequence: 7,
+        node: "b",
+        source: Some(source()),
+        native: true
+    })));
     assert!(writer.push(&Message::Alive(Alive {
         incarnation: 300,
         node: "c",
@@ -60,7 +65,7 @@ fn stream() -> Vec<u8> {
     preamble(FORMAT, &mut bytes);
     for mut frames in [
         MessageFrames::push_pull(FORMAT, start, [record].into(), "state".into()),
-        MessageFrames::request(FORMAT, 1, "hello".into()),
+        MessageFrames::request(1, "hello".into()),
     ] {
         while frames.next_record(&mut number, &mut bytes) {}
     }

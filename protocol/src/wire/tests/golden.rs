@@ -10,7 +10,7 @@ use crate::message::{
 };
 use crate::node::Versions;
 use crate::stats::DropReason;
-use crate::wire::{BodyError, PacketError, WireFormat, read_packet};
+use crate::wire::{BodyError, Dialect, PacketError, read_packet};
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -21,7 +21,7 @@ fn addr(text: &str) -> SocketAddr {
 fn check(message: Message<'_>, digits: &str) {
     let part = hex(digits);
     let mut encoded = Vec::new();
-    WireFormat::Native.encode(&message, &mut encoded);
+    Dialect::Native.encode(&message, &mut encoded);
     assert_eq!(encoded, part, "{message:?}");
     assert_eq!(read_parts(&part), [Ok(message)]);
 }
@@ -29,7 +29,7 @@ fn check(message: Message<'_>, digits: &str) {
 /// What the parts of a packet without a checksum are read as.
 fn read_parts(parts: &[u8]) -> Vec<Result<Message<'_>, PacketError>> {
     let packet = [&hex("4d 01 00")[..], parts].concat().leak();
-    read_packet(WireFormat::Native, packet).unwrap().collect()
+    read_packet(packet).unwrap().collect()
 }
 
 /// Kind and body as they are given, with the length between them.
@@ -55,10 +55,13 @@ fn refused(kind: MessageKind, digits: &str) -> BodyError {
 fn pings() {
     let source = Some(PingSource { node: "a", addr: addr("10.0.0.1:7946") });
     check(
-        Message::Ping(Ping { sequence: 7, node: "b", source }),
+        Message::Ping(Ping { sequence: 7, node: "b", source, native: true }),
         "01 0e 07 0162 01 0161 04 0a000001 fb0a1f",
     );
-    check(Message::Ping(Ping { sequence: 300, node: "", source: None }), "01 05 fb2c01 00 00");
+    check(
+        Message::Ping(Ping { sequence: 300, node: "", source: None, native: true }),
+        "01 05 fb2c01 00 00",
+    );
     let target = addr("[2001:db8::1]:7946");
     check(
         Message::IndirectPing(IndirectPing {
@@ -80,8 +83,11 @@ fn pings() {
 #[test]
 fn answers() {
     let payload = &[0xDE, 0xAD];
-    check(Message::Ack(Ack { sequence: u32::MAX, payload }), "03 08 fcffffffff 02 dead");
-    check(Message::Ack(Ack { sequence: 0, payload: &[] }), "03 02 00 00");
+    check(
+        Message::Ack(Ack { sequence: u32::MAX, payload, native: true }),
+        "03 08 fcffffffff 02 dead",
+    );
+    check(Message::Ack(Ack { sequence: 0, payload: &[], native: true }), "03 02 00 00");
     check(Message::Nack(Nack { sequence: 250 }), "04 01 fa");
     check(Message::Nack(Nack { sequence: 251 }), "04 03 fbfb00");
 }
@@ -130,7 +136,7 @@ fn lengths_take_as_many_bytes_as_they_need() {
     for (len, length) in steps {
         let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let mut part = vec![0xEE];
-        WireFormat::Native.encode(&Message::User(&body), &mut part);
+        Dialect::Native.encode(&Message::User(&body), &mut part);
         assert_eq!(&part[..2 + length.len()], [&[0xEE, 8], length].concat());
         assert_eq!(part[2 + length.len()..], body);
         assert_eq!(read_parts(&part[1..]), [Ok(Message::User(&body))]);

@@ -7,9 +7,9 @@ use super::hex;
 use super::samples::{Sample, sample};
 use crate::message::{Message, Nack};
 use crate::stats::DropReason;
-use crate::wire::{PacketError, PacketWriter, Room, WireFormat, read_packet};
+use crate::wire::{Dialect, PacketError, PacketWriter, Room, read_packet};
 
-const FORMAT: WireFormat = WireFormat::Native;
+const FORMAT: Dialect = Dialect::Native;
 const ROOM: Room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
 
 fn packet(checksum: bool, messages: &[Message<'_>]) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn packet(checksum: bool, messages: &[Message<'_>]) -> Vec<u8> {
 }
 
 fn whole_error(packet: &[u8]) -> PacketError {
-    read_packet(FORMAT, packet).unwrap_err()
+    read_packet(packet).unwrap_err()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn header_and_checksum() {
     for bit in 0..checked.len() * 8 {
         let mut damaged = checked.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let noticed = match read_packet(FORMAT, &damaged) {
+        let noticed = match read_packet(&damaged) {
             Err(_) => true,
             // Without the flag the checksum is read as a part.
             Ok(mut messages) => bit == 16 && messages.any(|message| message.is_err()),
@@ -66,18 +66,6 @@ fn packets_of_others_are_told_apart() {
 }
 
 #[test]
-fn meta_over_the_limit_is_refused_alone() {
-    let parts = "06 0f 01 00 0162 04 0a000002 fb0a1f 016d 00 04 01 07";
-    let packet = hex(&format!("4d 01 00 {parts}"));
-    let messages = read_packet(FORMAT, &packet).unwrap();
-    assert!(messages.clone().with_max_meta_bytes(1).all(|message| message.is_ok()));
-    let read: Vec<_> = messages.with_max_meta_bytes(0).collect();
-    assert_eq!(read[0].unwrap_err().reason(), DropReason::MetaTooLarge);
-    assert!(read[0].unwrap_err().to_string().contains("alive"));
-    assert_eq!(read[1], Ok(Message::Nack(Nack { sequence: 7 })));
-}
-
-#[test]
 fn a_room_too_small_for_the_header_takes_nothing() {
     let rooms = [
         Room { head: 0, tail: 0, max_packet_bytes: 0 },
@@ -100,7 +88,7 @@ fn a_room_too_small_for_the_header_takes_nothing() {
     let writer = PacketWriter::new(&mut buf, FORMAT, true, room);
     assert_eq!(writer.remaining(), 0);
     assert_eq!(writer.finish(), 7);
-    assert_eq!(read_packet(FORMAT, &buf[10..]).unwrap().count(), 0);
+    assert_eq!(read_packet(&buf[10..]).unwrap().count(), 0);
 }
 
 #[test]
@@ -158,7 +146,7 @@ proptest! {
         let len = writer.finish();
         prop_assert_eq!(&buf[..3], &[0, 0, 0]);
         prop_assert_eq!(buf.len(), 3 + len);
-        let read: Result<Vec<_>, _> = read_packet(FORMAT, &buf[3..]).unwrap().collect();
+        let read: Result<Vec<_>, _> = read_packet(&buf[3..]).unwrap().collect();
         prop_assert_eq!(read.unwrap(), sent);
     }
 
@@ -173,7 +161,7 @@ proptest! {
             ends.push(ends[ends.len() - 1] + part.len());
         }
         for cut in 0..whole.len() {
-            let failed = match read_packet(FORMAT, &whole[..cut]) {
+            let failed = match read_packet(&whole[..cut]) {
                 Err(_) => true,
                 Ok(mut messages) => messages.any(|message| message.is_err()),
             };
@@ -212,7 +200,7 @@ proptest! {
         } else {
             prop_assert!(head + len + tail <= max_packet_bytes);
             prop_assert!(buf.capacity() - buf.len() >= tail);
-            let read: Result<Vec<_>, _> = read_packet(FORMAT, &buf[head..]).unwrap().collect();
+            let read: Result<Vec<_>, _> = read_packet(&buf[head..]).unwrap().collect();
             prop_assert_eq!(read.unwrap(), kept);
         }
     }
@@ -220,7 +208,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in vec(any::<u8>(), 0..600), native: bool) {
         let packet = if native { [&[0x4D, 1, 0], &bytes[..]].concat() } else { bytes };
-        if let Ok(messages) = read_packet(FORMAT, &packet) {
+        if let Ok(messages) = read_packet(&packet) {
             // Each item takes at least a byte.
             prop_assert!(messages.count() <= packet.len());
         }
@@ -236,13 +224,13 @@ proptest! {
             let at = at.index(packet.len());
             packet[at] = byte;
         }
-        if let Ok(messages) = read_packet(FORMAT, &packet) {
+        if let Ok(messages) = read_packet(&packet) {
             for message in messages.flatten() {
                 // What was understood can be written again.
                 let mut part = Vec::new();
                 FORMAT.encode(&message, &mut part);
                 let again = [&[0x4D, 1, 0], &part[..]].concat();
-                prop_assert_eq!(read_packet(FORMAT, &again).unwrap().next(), Some(Ok(message)));
+                prop_assert_eq!(read_packet(&again).unwrap().next(), Some(Ok(message)));
             }
         }
     }

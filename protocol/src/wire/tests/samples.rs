@@ -11,7 +11,7 @@ use crate::message::{
     Ack, Alive, Broadcast, Dead, IndirectPing, Message, Nack, Ping, PingSource, Suspect,
 };
 use crate::node::{Node, NodeId, NodeState, Versions, canonical};
-use crate::wire::WireFormat;
+use crate::wire::Dialect;
 use crate::wire::stream::{
     MessageFrames, PushPullStart, RemoteRecord, RemoteState, SnapshotRecord, StreamItem,
 };
@@ -39,13 +39,13 @@ impl Sample {
         match self.kind {
             0 => {
                 let node = if self.flag { node } else { "" };
-                Message::Ping(Ping { sequence, node, source })
+                Message::Ping(Ping { sequence, node, source, native: true })
             }
             1 => {
                 let (target, nack) = (self.addr, self.flag);
                 Message::IndirectPing(IndirectPing { sequence, node, target, nack, source })
             }
-            2 => Message::Ack(Ack { sequence, payload: &self.bytes }),
+            2 => Message::Ack(Ack { sequence, payload: &self.bytes, native: true }),
             3 => Message::Nack(Nack { sequence }),
             4 => Message::Suspect(Suspect { incarnation, node, from }),
             5 => Message::Alive(Alive {
@@ -169,7 +169,7 @@ pub(super) fn sending() -> impl Strategy<Value = Sending> {
 }
 
 impl Sending {
-    pub(super) fn frames(&self, format: WireFormat) -> MessageFrames {
+    pub(super) fn frames(&self, format: Dialect) -> MessageFrames {
         match self.clone() {
             Self::Message(sample) => match sample.message() {
                 Message::Ping(ping) => MessageFrames::ping(format, &ping),
@@ -177,8 +177,8 @@ impl Sending {
                 other => unreachable!("{other:?} is not sent over streams"),
             },
             Self::User(bytes) => MessageFrames::user(format, bytes),
-            Self::Request(topic, body) => MessageFrames::request(format, topic, body),
-            Self::Response(status, body) => MessageFrames::response(format, status, body),
+            Self::Request(topic, body) => MessageFrames::request(topic, body),
+            Self::Response(status, body) => MessageFrames::response(status, body),
             Self::Error(text) => MessageFrames::error(format, &text),
             Self::PushPull(start, records, user) => {
                 MessageFrames::push_pull(format, start, records.into(), user)
@@ -190,12 +190,12 @@ impl Sending {
         let id = |name: &str| NodeId::new(name).ok();
         match self.clone() {
             Self::Message(sample) => match sample.message() {
-                Message::Ping(Ping { sequence, node, source }) => StreamItem::Ping {
+                Message::Ping(Ping { sequence, node, source, native: true }) => StreamItem::Ping {
                     sequence,
                     node: id(node),
                     source: source.and_then(|s| Some((id(s.node)?, s.addr))),
                 },
-                Message::Ack(Ack { sequence, payload }) => {
+                Message::Ack(Ack { sequence, payload, native: true }) => {
                     StreamItem::Ack { sequence, payload: Bytes::copy_from_slice(payload) }
                 }
                 other => unreachable!("{other:?} is not sent over streams"),

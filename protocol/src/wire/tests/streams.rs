@@ -10,9 +10,9 @@ use crate::message::{Ack, Ping};
 use crate::node::{Node, NodeId, NodeState, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::*;
-use crate::wire::{BodyError, WireFormat};
+use crate::wire::{BodyError, Dialect};
 
-const FORMAT: WireFormat = WireFormat::Native;
+const FORMAT: Dialect = Dialect::Native;
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
@@ -44,7 +44,7 @@ fn assemble(digits: &[&str]) -> Result<Vec<StreamItem>, StreamError> {
 }
 
 fn assemble_within(limits: StreamLimits, digits: &[&str]) -> Result<Vec<StreamItem>, StreamError> {
-    let mut assembler = Assembler::new(FORMAT, limits);
+    let mut assembler = Assembler::new(limits);
     let mut items = Vec::new();
     for digits in digits {
         items.extend(assembler.push(&hex(digits))?);
@@ -61,14 +61,14 @@ fn node(name: &str) -> Node {
 #[test]
 fn pings_and_acks() {
     let source = crate::message::PingSource { node: "a", addr: "10.0.0.1:7946".parse().unwrap() };
-    let ping = Ping { sequence: 7, node: "b", source: Some(source) };
+    let ping = Ping { sequence: 7, node: "b", source: Some(source), native: true };
     check(
         MessageFrames::ping(FORMAT, &ping),
         &["00000000 01 01 07 0162 01 0161 04 0a000001 fb0a1f"],
         StreamItem::Ping { sequence: 7, node: Some(id("b")), source: Some((id("a"), source.addr)) },
     );
     check(
-        MessageFrames::ack(FORMAT, &Ack { sequence: 7, payload: b"p" }),
+        MessageFrames::ack(FORMAT, &Ack { sequence: 7, payload: b"p", native: true }),
         &["00000000 01 03 07 0170"],
         StreamItem::Ack { sequence: 7, payload: "p".into() },
     );
@@ -87,12 +87,12 @@ fn messages_of_bytes() {
         StreamItem::User(Bytes::new()),
     );
     check(
-        MessageFrames::request(FORMAT, 0x0102, "hi".into()),
+        MessageFrames::request(0x0102, "hi".into()),
         &["00000000 01 14 0102 6869"],
         StreamItem::Request { topic: 0x0102, body: "hi".into() },
     );
     check(
-        MessageFrames::response(FORMAT, 3, "hi".into()),
+        MessageFrames::response(3, "hi".into()),
         &["00000000 01 15 03 6869"],
         StreamItem::Response { status: 3, body: "hi".into() },
     );
@@ -154,7 +154,7 @@ fn decoded_nodes_are_counted_while_the_rest_is_awaited() {
     let record =
         SnapshotRecord { node: Arc::new(node("b")), incarnation: 1, state: NodeState::Alive };
     let message = MessageFrames::push_pull(FORMAT, start, [record].into(), "us".into());
-    let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+    let mut assembler = Assembler::new(StreamLimits::default());
     let counts: Vec<_> = (payloads(message).iter())
         .map(|payload| {
             assembler.push(payload).unwrap();
@@ -167,10 +167,10 @@ fn decoded_nodes_are_counted_while_the_rest_is_awaited() {
 #[test]
 fn large_messages_are_cut_into_frames_of_64_kib() {
     let body: Bytes = (0..200_000u32).map(|i| i as u8).collect::<Vec<_>>().into();
-    let frames = payloads(MessageFrames::request(FORMAT, 9, body.clone()));
+    let frames = payloads(MessageFrames::request(9, body.clone()));
     let lengths: Vec<_> = frames.iter().map(Vec::len).collect();
     assert_eq!(lengths, [65_536, 65_536, 65_536, 200_002 - 3 * 65_530 + 6]);
-    let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+    let mut assembler = Assembler::new(StreamLimits::default());
     let mut items = frames.iter().filter_map(|frame| assembler.push(frame).unwrap());
     assert_eq!(items.next(), Some(StreamItem::Request { topic: 9, body }));
     // To the last byte of a frame, and one over.
@@ -188,7 +188,7 @@ fn nodes_are_not_cut() {
     let frames = payloads(MessageFrames::push_pull(FORMAT, start, records, Bytes::new()));
     assert_eq!(frames.len(), 4);
     let limits = StreamLimits { max_meta_bytes: 65_000, ..StreamLimits::default() };
-    let mut assembler = Assembler::new(FORMAT, limits);
+    let mut assembler = Assembler::new(limits);
     let item = frames.iter().find_map(|frame| assembler.push(frame).unwrap());
     assert!(matches!(item, Some(StreamItem::PushPull(state)) if state.nodes.len() == 3));
 }
@@ -288,7 +288,7 @@ fn what_is_announced_is_judged_first() {
     let large = assemble(&["00000000 00 10 00 00 fcffffffff 00 00"]).unwrap_err();
     assert_eq!(large, StreamError::MessageTooLarge { len: u32::MAX as usize, limit: 20 << 20 });
     // As much as is allowed, and nothing of it comes.
-    let mut assembler = Assembler::new(FORMAT, StreamLimits::default());
+    let mut assembler = Assembler::new(StreamLimits::default());
     let header = hex("00000000 00 10 00 fc00001000 fc00004001 00 00");
     assert_eq!(assembler.push(&header), Ok(None));
     assert!(!assembler.is_idle());

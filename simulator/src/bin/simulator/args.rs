@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
+use memberlist_protocol::WireFormat;
 use memberlist_simulator::experiment::{convergence, lifeguard, swim};
 use memberlist_simulator::parallel::default_jobs;
 use memberlist_simulator::report::Files;
@@ -94,11 +95,40 @@ impl Command {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Wire {
+    Native,
+    Hashicorp,
+    Mixed,
+}
+
+impl Wire {
+    pub(crate) fn format(self) -> WireFormat {
+        match self {
+            Self::Native => WireFormat::Native,
+            Self::Hashicorp => WireFormat::Hashicorp,
+            Self::Mixed => WireFormat::Mixed,
+        }
+    }
+
+    /// The flag that asks for it, behind a space, if one is needed.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::Native => "",
+            Self::Hashicorp => " --wire hashicorp",
+            Self::Mixed => " --wire mixed",
+        }
+    }
+}
+
 #[derive(clap::Args, Debug)]
 pub(crate) struct ExploreArgs {
     /// The seeds, the second one not included, as 0..1000
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Range<u64>,
+    /// What the processes speak; in a mixed cluster half of them read Go's format alone
+    #[arg(long, value_enum, default_value_t = Wire::Native)]
+    pub(crate) wire: Wire,
     /// Show everything that happens in each; no files are written
     #[arg(long, conflicts_with_all = ["json", "csv", "markdown", "svg"])]
     pub(crate) trace: bool,

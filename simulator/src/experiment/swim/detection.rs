@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use memberlist_protocol::WireFormat;
 use memberlist_protocol::message::Message;
 use memberlist_protocol::wire::read_packet;
 use rand::RngExt;
@@ -62,7 +61,7 @@ struct FirstPing(BTreeMap<SocketAddr, Option<Time>>);
 impl Watch for FirstPing {
     fn sent(&mut self, at: Time, _: &Process, to: SocketAddr, bytes: &[u8]) {
         let Some(first @ None) = self.0.get_mut(&to) else { return };
-        let Ok(mut messages) = read_packet(WireFormat::Native, bytes) else { return };
+        let Ok(mut messages) = read_packet(bytes) else { return };
         if messages.any(|message| matches!(message, Ok(Message::Ping(_)))) {
             *first = Some(at);
         }

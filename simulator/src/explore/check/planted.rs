@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memberlist_protocol::message::{Alive, Dead, Message};
 use memberlist_protocol::wire::{PacketWriter, Room, read_packet};
-use memberlist_protocol::{Config, Event, Versions, WireFormat};
+use memberlist_protocol::{Config, Dialect, Event, Versions};
 
 use super::{Calm, Checkers, disagreement};
 use crate::explore::scenario::{Fault, Scenario};
@@ -84,7 +84,7 @@ fn caught_by(checkers: &Checkers) -> Option<&'static str> {
 fn packet(message: &Message<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
-    let mut writer = PacketWriter::new(&mut bytes, WireFormat::Native, true, room);
+    let mut writer = PacketWriter::new(&mut bytes, Dialect::Native, true, room);
     assert!(writer.push(message));
     writer.finish();
     bytes
@@ -304,7 +304,7 @@ fn probes_that_are_skipped() {
 fn gossip_that_is_not_sent() {
     let mut world = world_of(60, Checkers::default(), &Config::lan());
     world.lose = Some(|bytes| {
-        let mut messages = read_packet(WireFormat::Native, bytes).unwrap();
+        let mut messages = read_packet(bytes).unwrap();
         let asks_or_answers = |message: &Message<'_>| {
             use Message::{Ack, IndirectPing, Nack, Ping};
             matches!(message, Ping(_) | IndirectPing(_) | Ack(_) | Nack(_))
