@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use memberlist_protocol::wire::Dialect;
-use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord, StreamItem};
-use memberlist_protocol::{DropReason, ExchangeError, Peer};
+use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
+use memberlist_protocol::{DropReason, ExchangeError, Peer, SYNC_TOPIC};
 use memberlist_transport::{RecvError, Source, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -132,6 +132,14 @@ impl Server {
             #[cfg(feature = "encryption")]
             StreamItem::Request { topic: crate::keys::TOPIC, body } => {
                 crate::keys::serve(channel, &self.context, peer, &body).await
+            }
+            StreamItem::Request { topic: SYNC_TOPIC, body } => {
+                let command = |reply| Command::ServeSync { peer: peer.clone(), body, reply };
+                match self.ask(command).await {
+                    Some(Ok(answer)) => channel.send(MessageFrames::response(0, answer)).await,
+                    Some(Err(refusal)) => channel.send_error(&text_for_the_refused(&refusal)).await,
+                    None => Ok(()),
+                }
             }
             StreamItem::Request { topic, .. } => {
                 let text = format!("this node has no answers on topic {topic}");

@@ -83,6 +83,12 @@ pub(crate) enum Command {
         state: RemoteState,
         reply: oneshot::Sender<Result<(Vec<SnapshotRecord>, RemoteState), ExchangeError>>,
     },
+    /// A peer compares its members with this node's, step by step.
+    ServeSync {
+        peer: Peer,
+        body: Bytes,
+        reply: oneshot::Sender<Result<Bytes, ExchangeError>>,
+    },
     /// A peer still uses this key, not the primary: gives it that.
     #[cfg(feature = "encryption")]
     HandOver(crate::keys::Newcomer),

@@ -30,7 +30,7 @@ use crate::layers::{Layers, Wrapping};
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
-use crate::streams::{StreamContext, push_pull, stream_ping, to_its_end};
+use crate::streams::{StreamContext, push_pull, stream_ping, sync, to_its_end};
 
 /// The largest packet that any transport can receive.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
@@ -299,6 +299,9 @@ impl<T: Transport> Driver<T> {
                     self.machine.finish_push_pull(peer, None, now);
                 }
             }
+            Command::ServeSync { peer, body, reply } => {
+                let _ = reply.send(self.machine.serve_sync(&peer, &body, now));
+            }
             Command::FinishPushPull { peer, state } => {
                 self.machine.finish_push_pull(peer, state, now);
             }
@@ -416,6 +419,9 @@ impl<T: Transport> Driver<T> {
                         let to = (&peer, dialect);
                         stream_ping(&*transport, &context, to, sequence, source, timeout).await
                     }
+                    StreamRequestKind::Sync { body } => {
+                        sync(&*transport, &context, &peer, dialect, body).await
+                    }
                     _ => Err(ExchangeError::Cancelled),
                 }
             };
@@ -460,6 +466,11 @@ impl<T: Transport> Driver<T> {
                 }
             }
             Happened::ExchangeFailed(error) => debug!(%error, "exchange of states failed"),
+            Happened::Disagreement { member, since } => {
+                let seconds = now().saturating_duration_since(since).as_secs();
+                warn!(own = %self.shared.id, %member, seconds, "this node and that member believe \
+                    different members alive, and comparing them does not help");
+            }
             Happened::PacketsLost { node, stray_ack } => warn_packets_lost(&node, stray_ack),
             other => self.publish(other),
         }

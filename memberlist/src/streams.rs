@@ -17,7 +17,7 @@ use memberlist_protocol::wire::stream::{
     StreamItem, StreamLimits, preamble,
 };
 use memberlist_protocol::wire::{Dialect, WireFormat};
-use memberlist_protocol::{ExchangeError, NodeId, Peer, StreamResponse};
+use memberlist_protocol::{ExchangeError, NodeId, Peer, SYNC_TOPIC, StreamResponse};
 use memberlist_transport::{Destination, OpenError, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -442,6 +442,24 @@ pub(crate) async fn push_pull<T: Transport>(
     channel.ask(own).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
         StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
+        StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
+        other => Err(unexpected(peer, &other)),
+    }
+}
+
+/// Sends a step of comparing members, reads its answer.
+pub(crate) async fn sync<T: Transport>(
+    transport: &T,
+    context: &StreamContext,
+    peer: &Peer,
+    dialect: Dialect,
+    body: Bytes,
+) -> Result<StreamResponse, ExchangeError> {
+    let mut channel = open(transport, context, peer, dialect, context.timeout, None).await?;
+    let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
+    channel.ask(MessageFrames::request(SYNC_TOPIC, body)).await.map_err(fault)?;
+    match channel.receive().await.map_err(fault)? {
+        StreamItem::Response { status: TAKEN, body } => Ok(StreamResponse::Sync(body)),
         StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
         other => Err(unexpected(peer, &other)),
     }

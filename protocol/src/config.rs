@@ -67,6 +67,12 @@ pub struct Config {
     /// To how many members per tick. LAN 3, WAN 4, local 3. Zero as for `gossip_interval`. Go:
     /// `GossipNodes`.
     pub gossip_nodes: usize,
+    /// Fresh news is sent to `gossip_nodes` members at once and passed on at once by those for whom it
+    /// is new, but no sooner than this after the last such round, so that what comes meanwhile travels
+    /// together. LAN and local 10 ms, WAN 50 ms. Zero leaves it to the ticks, as in Go. Smaller is no
+    /// faster where round trips are longer; larger than `gossip_interval` makes it pointless. News is
+    /// not sent more often for it, see `retransmit_mult`.
+    pub eager_gossip_spacing: Duration,
     /// How long a dead member is still told the news, so that it learns of its death and refutes;
     /// also the age at which dead and left members are reaped. LAN 30 s, WAN 60 s, local 15 s. Go:
     /// `GossipToTheDeadTime`.
@@ -88,6 +94,11 @@ pub struct Config {
     /// than 32 by `ceil(log2 N − 5) + 1`. LAN 30 s, WAN 60 s, local 15 s. Zero switches the
     /// periodic exchange off (joining still exchanges). Go: `PushPullInterval`.
     pub push_pull_interval: Duration,
+    /// Whether members compare digests of what they know on pings, acks and gossip, and exchange what
+    /// differs. Default on. The whole state is then exchanged with such members at every tenth
+    /// `push_pull_interval` only. Off: as in Go. Of the native format only; a member that shows no
+    /// digest is treated as with it off.
+    pub delta_sync: bool,
     /// The deadline of a stream exchange. LAN 10 s, WAN 30 s, local 1 s. Go: `TCPTimeout`.
     pub stream_timeout: Duration,
     /// How many inbound push/pulls are served at once. Default 128; one more is refused and
@@ -189,11 +200,13 @@ impl Config {
             lifeguard: Lifeguard::ON,
             gossip_interval: Duration::from_millis(200),
             gossip_nodes: 3,
+            eager_gossip_spacing: Duration::from_millis(10),
             gossip_to_the_dead_time: Duration::from_secs(30),
             retransmit_mult: 4,
             user_broadcast_share_percent: 25,
             max_user_broadcasts: 4096,
             push_pull_interval: Duration::from_secs(30),
+            delta_sync: true,
             stream_timeout: Duration::from_secs(10),
             max_push_pulls: 128,
             dead_node_reclaim_time: Duration::ZERO,
@@ -221,6 +234,7 @@ impl Config {
             suspicion_mult: 6,
             gossip_interval: Duration::from_millis(500),
             gossip_nodes: 4,
+            eager_gossip_spacing: Duration::from_millis(50),
             gossip_to_the_dead_time: Duration::from_secs(60),
             push_pull_interval: Duration::from_secs(60),
             stream_timeout: Duration::from_secs(30),
@@ -302,6 +316,7 @@ impl Config {
             ("probe_interval", self.probe_interval),
             ("probe_timeout", self.probe_timeout),
             ("gossip_interval", self.gossip_interval),
+            ("eager_gossip_spacing", self.eager_gossip_spacing),
             ("push_pull_interval", self.push_pull_interval),
             ("reconnect_interval", self.reconnect_interval),
             ("stream_timeout", self.stream_timeout),

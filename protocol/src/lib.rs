@@ -37,7 +37,7 @@ pub use error::{
 pub use membership::{
     Application, Death, Encoded, Event, FailedProbe, Invalidates, MAX_INCARNATION,
     MAX_INCARNATION_JUMP, Member, Membership, OperationId, Pending, Priority, Relation,
-    RelayOutcome, StreamOutcome, StreamRequest, StreamRequestKind, StreamResponse,
+    RelayOutcome, SYNC_TOPIC, StreamOutcome, StreamRequest, StreamRequestKind, StreamResponse,
     SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;

@@ -29,6 +29,10 @@ pub enum Message<'a> {
     User(&'a [u8]),
     /// Bytes of the application, for everybody.
     Broadcast(Broadcast<'a>),
+    /// "This is the digest of what I believe." Not in HashiCorp's format.
+    View(View<'a>),
+    /// A step of comparing members, see [`wire::sync`](crate::wire::sync). Not in HashiCorp's format.
+    Sync(&'a [u8]),
 }
 
 /// Asks a node whether it is there. Expects an [`Ack`] with the same sequence number.
@@ -143,6 +147,17 @@ pub struct Broadcast<'a> {
     pub payload: &'a [u8],
 }
 
+/// The digest of the members that the sender believes alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct View<'a> {
+    /// See `docs/WIRE.md` for how it is made.
+    pub digest: u64,
+    /// Who sends it. Empty beside a ping or ack, which tell that.
+    pub node: &'a str,
+    /// Whether the receiver is to answer with its own.
+    pub ask: bool,
+}
+
 /// One node as a push/pull carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RemoteNode<'a> {
@@ -165,6 +180,8 @@ impl Message<'_> {
             Self::Dead(_) => MessageKind::Dead,
             Self::User(_) => MessageKind::User,
             Self::Broadcast(_) => MessageKind::Broadcast,
+            Self::View(_) => MessageKind::View,
+            Self::Sync(_) => MessageKind::Sync,
         }
     }
 }
@@ -183,11 +200,13 @@ pub enum MessageKind {
     Dead,
     User,
     Broadcast,
+    View,
+    Sync,
 }
 
 impl MessageKind {
     /// All kinds, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Ping,
         Self::IndirectPing,
         Self::Ack,
@@ -197,6 +216,8 @@ impl MessageKind {
         Self::Dead,
         Self::User,
         Self::Broadcast,
+        Self::View,
+        Self::Sync,
     ];
 
     /// A short name for metrics and logs, such as `indirect_ping`.
@@ -211,6 +232,8 @@ impl MessageKind {
             Self::Dead => "dead",
             Self::User => "user",
             Self::Broadcast => "broadcast",
+            Self::View => "view",
+            Self::Sync => "sync",
         }
     }
 }

@@ -87,11 +87,16 @@ pub enum DropReason {
     BroadcastQueueFull,
     /// A user message that came while too many waited for the owner of the machine.
     MessageQueueFull,
+    /// A step of comparing members that nobody waits for, from a stranger, or to a node that does not
+    /// compare.
+    UnexpectedSync,
+    /// More steps of comparing members in a second than are answered.
+    TooManySyncs,
 }
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::Truncated,
         Self::Malformed,
         Self::Checksum,
@@ -132,6 +137,8 @@ impl DropReason {
         Self::TooLargeToSend,
         Self::BroadcastQueueFull,
         Self::MessageQueueFull,
+        Self::UnexpectedSync,
+        Self::TooManySyncs,
     ];
 
     /// A short name for metrics and logs, such as `bad_name`.
@@ -177,6 +184,8 @@ impl DropReason {
             Self::TooLargeToSend => "too_large_to_send",
             Self::BroadcastQueueFull => "broadcast_queue_full",
             Self::MessageQueueFull => "message_queue_full",
+            Self::UnexpectedSync => "unexpected_sync",
+            Self::TooManySyncs => "too_many_syncs",
         }
     }
 }
@@ -252,6 +261,22 @@ pub struct Stats {
     pub reconnects_succeeded: u64,
     /// User broadcasts that came again, as most do on their way through the cluster.
     pub broadcasts_repeated: u64,
+    /// View digests heard from members that equal the own one.
+    pub views_equal: u64,
+    /// View digests heard from members that differ from the own one.
+    pub views_different: u64,
+    /// Comparisons of members begun here.
+    pub syncs: u64,
+    /// Of those, how many got an answer that cannot be used, or none over a stream.
+    pub syncs_failed: u64,
+    /// Steps of comparisons that others began, answered here.
+    pub sync_steps_served: u64,
+    /// Records sent in comparisons.
+    pub sync_records_sent: u64,
+    /// Records that came in comparisons.
+    pub sync_records_received: u64,
+    /// How often a member was reported whose view has stayed another than the own one.
+    pub disagreements: u64,
     /// Members forgotten some time after their death.
     pub reaped: u64,
     /// Packets that the network refused to send.

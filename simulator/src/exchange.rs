@@ -9,7 +9,8 @@ use memberlist_protocol::wire::stream::{
     StreamLimits, preamble,
 };
 use memberlist_protocol::{
-    Config, Dialect, ExchangeError, Membership, NodeId, Peer, StreamRequestKind, StreamResponse,
+    Config, Dialect, ExchangeError, Membership, NodeId, Peer, SYNC_TOPIC, StreamRequestKind,
+    StreamResponse,
 };
 
 use crate::process::Question;
@@ -19,10 +20,10 @@ pub(crate) fn write_question(
     machine: &Membership,
     to: &Peer,
     dialect: Dialect,
-    kind: StreamRequestKind,
+    kind: &StreamRequestKind,
 ) -> Vec<u8> {
     match kind {
-        StreamRequestKind::Ping { sequence, .. } => {
+        &StreamRequestKind::Ping { sequence, .. } => {
             let own = machine.own();
             let node = to.name.as_ref().map_or("", NodeId::as_str);
             let source = Some(PingSource { node: own.id().as_str(), addr: own.addr() });
@@ -30,7 +31,10 @@ pub(crate) fn write_question(
             let ping = Ping { sequence, node, source, native };
             write(dialect, MessageFrames::ping(dialect, &ping))
         }
-        StreamRequestKind::PushPull { join } => {
+        StreamRequestKind::Sync { body } => {
+            write(dialect, MessageFrames::request(SYNC_TOPIC, body.clone()))
+        }
+        &StreamRequestKind::PushPull { join } => {
             let records = machine.local_state();
             write(dialect, state(machine, dialect, to.name.clone(), join, records))
         }
@@ -72,6 +76,12 @@ pub(crate) fn serve(
                 }
             }
         }
+        StreamItem::Request { topic: SYNC_TOPIC, body } => {
+            Some(match machine.serve_sync(peer, &body, now) {
+                Ok(answer) => write(dialect, MessageFrames::response(0, answer)),
+                Err(refusal) => write(dialect, MessageFrames::error(dialect, &refusal.to_string())),
+            })
+        }
         _ => None,
     }
 }
@@ -87,6 +97,7 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
             StreamResponse::Ack { sequence }
         }
         (Some(StreamItem::PushPull(state)), None) => StreamResponse::PushPull(state),
+        (Some(StreamItem::Response { status: 0, body }), None) => StreamResponse::Sync(body),
         (Some(StreamItem::Error(message)), _) => {
             StreamResponse::Failed(ExchangeError::Refused { peer: question.peer.clone(), message })
         }

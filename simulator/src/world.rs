@@ -649,7 +649,7 @@ impl<W: Watch> World<W> {
         };
         let process = &mut self.processes[id as usize];
         let Some(machine) = process.machine.as_ref() else { return };
-        let bytes = exchange::write_question(machine, &to, dialect, kind);
+        let bytes = exchange::write_question(machine, &to, dialect, &kind);
         let question = Question { id: operation, peer: to.clone(), timeout, ping };
         process.questions.insert(exchange, question);
         let life = Some(process.life);

@@ -98,6 +98,17 @@ impl Encoded {
     }
 }
 
+/// The room that a packet has for items of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// The packet's format.
+    pub dialect: Dialect,
+    /// What each item costs beside its own length, in bytes.
+    pub overhead: usize,
+    /// The bytes for all of them.
+    pub budget: usize,
+}
+
 #[derive(Debug)]
 struct Item<K, T> {
     encoded: Encoded,
@@ -226,15 +237,18 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         ranks.len()
     }
 
-    /// Takes items for one packet in this format. Each costs its length plus `overhead` of the `budget`;
-    /// `take` gets the bytes and the tag and says whether it had room, `finished` gets the tags of those
-    /// that reached their `limit` of transmissions. Gives the bytes used. Without a limit the transmissions
-    /// of an item do not count.
+    /// Whether an item waits that was sent less often than this.
+    pub fn has_fresh(&self, below: u32) -> bool {
+        self.items.first_key_value().is_some_and(|(rank, _)| rank.0 < below)
+    }
+
+    /// Takes items for one packet that were sent less often than `below`. `take` gets the bytes and the
+    /// tag and says whether it had room, `finished` gets the tags of those that reached their `limit` of
+    /// transmissions. Gives the bytes used. Without a limit the transmissions of an item do not count.
     pub fn take(
         &mut self,
-        dialect: Dialect,
-        overhead: usize,
-        budget: usize,
+        Space { dialect, overhead, budget }: Space,
+        below: u32,
         limit: impl Fn(&Encoded) -> Option<u32>,
         mut take: impl FnMut(&[u8], &T) -> bool,
         mut finished: impl FnMut(T),
@@ -249,6 +263,9 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
             let Some((&rank, item)) = self.items.range(from..).next() else {
                 break;
             };
+            if rank.0 >= below {
+                break;
+            }
             if rank.0 > from.0 {
                 from = (rank.0, Reverse(usize::MAX), Reverse(u64::MAX));
                 continue;
@@ -341,7 +358,8 @@ mod tests {
             got.push(bytes[0] as usize);
             true
         };
-        queue.take(NATIVE, 2, budget, |_| Some(limit), take, |tag| done.push(tag));
+        let space = Space { dialect: NATIVE, overhead: 2, budget };
+        queue.take(space, u32::MAX, |_| Some(limit), take, |tag| done.push(tag));
         (got, done)
     }
 
@@ -407,7 +425,8 @@ mod tests {
                 }
                 fits
             };
-            let used = queue.take(dialect, 2, budget, |_| Some(9), take, |_| unreachable!());
+            let space = Space { dialect, overhead: 2, budget };
+            let used = queue.take(space, u32::MAX, |_| Some(9), take, |_| unreachable!());
             (got, used)
         };
         assert_eq!(taken(Dialect::Hashicorp, 1000, 9), (vec![(0, 30)], 32));
@@ -450,8 +469,9 @@ mod tests {
                     got.push((u16::from_be_bytes([b[0], b[1]]) as usize, b.len()));
                     true
                 };
-                let used =
-                    queue.take(NATIVE, 3, budget, |_| Some(limit), take, |tag| ended[tag] = true);
+                let space = Space { dialect: NATIVE, overhead: 3, budget };
+                let done = |tag: usize| ended[tag] = true;
+                let used = queue.take(space, u32::MAX, |_| Some(limit), take, done);
                 prop_assert!(used <= budget);
                 prop_assert_eq!(used, got.iter().map(|(_, len)| len + 3).sum::<usize>());
                 for (tag, _) in &got {

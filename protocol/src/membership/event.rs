@@ -238,6 +238,13 @@ pub enum Event {
         /// The new incarnation.
         incarnation: u32,
     },
+    /// This node and a member believe different members alive, and comparing them changes nothing here.
+    Disagreement {
+        /// The member that has shown another view last.
+        member: NodeId,
+        /// Since when no member has shown the own view.
+        since: Instant,
+    },
     /// A member answers over streams only: packets to it or from it are lost.
     PacketsLost {
         /// The member.

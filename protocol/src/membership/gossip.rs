@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::broadcast::{BroadcastQueue, Encoded, Relation};
+use super::broadcast::{BroadcastQueue, Encoded, Relation, Space};
 use super::members::Record;
 use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::BroadcastError;
 use crate::message::{
-    Ack, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource, Suspect,
+    Ack, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource, Suspect, View,
 };
 use crate::node::{Node, NodeId, NodeState, Peer};
 use crate::stats::DropReason;
@@ -84,6 +84,11 @@ impl UserQueues {
             over -= drop;
         }
         pruned
+    }
+
+    /// Whether a broadcast waits that was sent less often than this.
+    pub(super) fn has_fresh(&self, below: u32) -> bool {
+        self.queues.iter().any(|queue| queue.has_fresh(below))
     }
 
     /// Drops what is sent in this format only.
@@ -172,13 +177,24 @@ pub(super) enum Outgoing {
         /// That of what shows it.
         dialect: Dialect,
     },
-    /// Queued news only.
+    /// Queued news only; in an eager round only what is fresh.
     Gossip {
         to: Peer,
+        eager: bool,
     },
     User {
         to: Peer,
         payload: Bytes,
+    },
+    /// The digest of the own view.
+    View {
+        to: Peer,
+        ask: bool,
+    },
+    /// A step of comparing members.
+    Sync {
+        to: Peer,
+        body: Bytes,
     },
 }
 
@@ -191,8 +207,10 @@ impl Outgoing {
             | Self::Nack { to, .. }
             | Self::Accuse { to, .. }
             | Self::OwnAlive { to, .. }
-            | Self::Gossip { to }
-            | Self::User { to, .. } => to,
+            | Self::Gossip { to, .. }
+            | Self::User { to, .. }
+            | Self::View { to, .. }
+            | Self::Sync { to, .. } => to,
         }
     }
 
@@ -203,6 +221,7 @@ impl Outgoing {
             Self::Ack { dialect, .. }
             | Self::Nack { dialect, .. }
             | Self::OwnAlive { dialect, .. } => Some(*dialect),
+            Self::View { .. } | Self::Sync { .. } => Some(Dialect::Native),
             _ => None,
         }
     }
@@ -217,6 +236,17 @@ enum Standing {
     There,
     /// One that is suspected, gone, or was reaped.
     Doubtful,
+}
+
+/// How news comes into a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Riding {
+    /// In one that is sent for something else.
+    Along,
+    /// In one that a tick sends.
+    Tick,
+    /// In one of an eager round: fresh news only.
+    Eager,
 }
 
 /// A packet that was written.
@@ -246,7 +276,11 @@ impl Membership {
             let to = outgoing.to().clone();
             let mut room = room(&to);
             room.max_packet_bytes = room.max_packet_bytes.min(self.config.max_packet_bytes);
+            let eager = matches!(outgoing, Outgoing::Gossip { eager: true, .. });
             if let Some(len) = self.write_packet(outgoing, buf, room) {
+                if eager {
+                    self.eager.charge(len + self.outer_overhead);
+                }
                 self.stats.packets_sent += 1;
                 self.stats.bytes_sent += len as u64;
                 return Some(Transmit { to, len });
@@ -261,7 +295,11 @@ impl Membership {
         let mut writer = PacketWriter::new(buf, dialect, checksum, room);
         let native = self.config.wire_format.announces_native();
         let standing = self.standing(out.to());
-        let is_gossip = matches!(out, Outgoing::Gossip { .. });
+        let riding = match out {
+            Outgoing::Gossip { eager: true, .. } => Riding::Eager,
+            Outgoing::Gossip { eager: false, .. } => Riding::Tick,
+            _ => Riding::Along,
+        };
         let peer = out.to().clone();
         let own = Arc::clone(&self.own_record().node);
         let source = Some(PingSource { node: own.id.as_str(), addr: own.addr });
@@ -311,22 +349,53 @@ impl Membership {
                 let alive = Message::Alive(alive_of(&own, self.incarnation));
                 (self.write(&mut writer, &alive), false)
             }
+            Outgoing::View { ask, .. } => {
+                let view = self.own_view(own.id.as_str(), ask);
+                (self.write(&mut writer, &Message::View(view)), false)
+            }
+            Outgoing::Sync { body, .. } => {
+                // First who speaks.
+                let view = self.own_view(own.id.as_str(), false);
+                let wrote = self.write(&mut writer, &Message::View(view))
+                    && self.write(&mut writer, &Message::Sync(&body));
+                (wrote, false)
+            }
             Outgoing::Gossip { .. } => (true, true),
         };
+        let shows_view = standing == Standing::There
+            && wrote
+            && piggyback
+            && dialect == Dialect::Native
+            && self.syncs();
+        if shows_view && riding == Riding::Along {
+            let view = Message::View(self.own_view("", false));
+            self.write(&mut writer, &view);
+        }
         match standing {
             Standing::Stranger => {}
             _ if !wrote || !piggyback => {}
-            Standing::There => self.fill(&mut writer, &peer, true, is_gossip),
-            Standing::Doubtful => self.fill(&mut writer, &peer, false, is_gossip),
+            Standing::There => self.fill(&mut writer, &peer, true, riding),
+            Standing::Doubtful => self.fill(&mut writer, &peer, false, riding),
         }
         if !wrote || writer.parts() == 0 {
             return None;
+        }
+        if shows_view && riding != Riding::Along {
+            let view = Message::View(self.own_view(own.id.as_str(), false));
+            // If it fits.
+            if writer.push(&view) {
+                self.stats.count_sent(MessageKind::View);
+            }
         }
         self.stats.packets_sent_hashicorp += u64::from(dialect == Dialect::Hashicorp);
         Some(match self.config.compression {
             true => writer.finish_compressed(&mut self.compressors),
             false => writer.finish(),
         })
+    }
+
+    fn own_view<'a>(&self, node: &'a str, ask: bool) -> View<'a> {
+        View { digest: self.members.view().to_u64(), node, ask }
     }
 
     fn write(&mut self, writer: &mut PacketWriter<'_>, message: &Message<'_>) -> bool {
@@ -359,7 +428,7 @@ impl Membership {
     /// What goes to a member that may not be there (`is_there` is false) is no transmission: news must
     /// not be used up on those who cannot hear it. Nor is what rides on pings and acks, where every
     /// member is to be told once: only gossip goes round, the others meet the same member twice.
-    fn fill(&mut self, writer: &mut PacketWriter<'_>, to: &Peer, is_there: bool, is_gossip: bool) {
+    fn fill(&mut self, writer: &mut PacketWriter<'_>, to: &Peer, is_there: bool, riding: Riding) {
         let (dialect, overhead) = (writer.dialect(), writer.part_overhead());
         let n = self.members.len();
         let limit = scale::news_limit(self.config.retransmit_mult, n);
@@ -369,21 +438,25 @@ impl Membership {
         let everybody = scale::others(n);
         let gossips = !self.config.gossip_interval.is_zero() && self.config.gossip_nodes > 0;
         let counted = |limit: u32| {
-            let counts = is_there && (is_gossip || !gossips || limit != everybody);
+            let goes_round = riding != Riding::Along || !gossips;
+            let counts = is_there && (goes_round || limit != everybody);
             counts.then_some(limit)
         };
         let counted_user = |encoded: &Encoded| match encoded.is_only_in(Dialect::Native) {
             true => counted(passed_on_limit),
             false => counted(user_limit),
         };
+        let (news_below, user_below) = match riding {
+            Riding::Eager => self.fresh_below(),
+            Riding::Along | Riding::Tick => (u32::MAX, u32::MAX),
+        };
         let free = writer.remaining();
         let reserve = self.user.earn((dialect, overhead), free, share, most);
 
         let (events, stats) = (&mut self.events, &mut self.stats);
         self.news.take(
-            dialect,
-            overhead,
-            free - reserve,
+            Space { dialect, overhead, budget: free - reserve },
+            news_below,
             |_| counted(limit),
             |part, news| {
                 let fits = writer.push_encoded(part);
@@ -398,7 +471,7 @@ impl Membership {
         let free = writer.remaining();
         let mut used = 0;
         for queue in &mut self.user.queues {
-            let budget = writer.remaining();
+            let space = Space { dialect, overhead, budget: writer.remaining() };
             let take = |part: &[u8], (): &()| {
                 let fits = writer.push_encoded(part);
                 if fits {
@@ -406,18 +479,21 @@ impl Membership {
                 }
                 fits
             };
-            used += queue.take(dialect, overhead, budget, counted_user, take, |()| {});
+            used += queue.take(space, user_below, counted_user, take, |()| {});
         }
         // Room that news had no use for is free of charge.
         let charged = used.saturating_sub(free.saturating_sub(reserve));
         self.user.credit_bytes = self.user.credit_bytes.saturating_sub(charged);
-        self.fill_from_application(writer, to);
+        // The application counts the transmissions of its own broadcasts itself: at ticks, as in Go.
+        if riding != Riding::Eager {
+            self.fill_from_application(writer, to);
+        }
     }
 
     /// How often a user broadcast is sent, and how often one that goes out in the native format alone.
     /// Nobody passes it on who is spoken to in Go's format: where that is spoken every member is to get
     /// it from here. What is passed on its origin sends to all of them already.
-    fn user_broadcast_limits(&self, news_limit: u32, n: usize) -> (u32, u32) {
+    pub(super) fn user_broadcast_limits(&self, news_limit: u32, n: usize) -> (u32, u32) {
         let limit = scale::user_broadcast_limit(news_limit, n);
         match self.config.wire_format {
             WireFormat::Native => (limit, limit),
@@ -479,6 +555,7 @@ impl Membership {
             events.extend(replaced.done.map(Event::BroadcastDone));
         });
         self.arm_gossip(now);
+        self.arm_eager(now);
     }
 
     /// Queues bytes for the applications of all other members: they pass them on among themselves,
@@ -534,6 +611,7 @@ impl Membership {
             self.drop(DropReason::BroadcastQueueFull);
         }
         self.arm_gossip(now);
+        self.arm_eager(now);
     }
 
     /// Sends bytes to one node in one packet, best effort.
@@ -547,7 +625,7 @@ impl Membership {
     }
 
     /// The largest encoded message in bytes that fits any packet of this node.
-    fn largest_part_bytes(&self) -> usize {
+    pub(super) fn largest_part_bytes(&self) -> usize {
         let framing = self
             .dialects()
             .map(|dialect| dialect.packet_overhead(self.checksum) + dialect.part_overhead());
@@ -661,7 +739,7 @@ impl Membership {
         for position in chosen {
             let node = &self.members.at(position).node;
             let to = Peer::named(node.addr, node.id.clone());
-            self.send_later(Outgoing::Gossip { to });
+            self.send_later(Outgoing::Gossip { to, eager: false });
         }
         self.arm_gossip(now);
     }

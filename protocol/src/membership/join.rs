@@ -128,5 +128,6 @@ impl Membership {
 /// of the one that is known here.
 fn begins_anew(ours: &Record, theirs: &RemoteRecord) -> bool {
     ours.state().is_live()
-        && (ours.node.addr != canonical(theirs.node.addr) || ours.incarnation > theirs.incarnation)
+        && (ours.node.addr != canonical(theirs.node.addr)
+            || ours.incarnation() > theirs.incarnation)
 }

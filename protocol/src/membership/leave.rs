@@ -82,13 +82,13 @@ impl Membership {
         now: Instant,
     ) {
         let Some(record) = self.members.get(dead.node) else { return };
-        let old = dead.node == dead.from && dead.incarnation < record.incarnation;
+        let old = dead.node == dead.from && dead.incarnation < record.incarnation();
         let itself = from.addr == record.node.addr && !self.is_self(dead.node);
         if !old || !itself || self.leaving || !record.state().is_live() {
             return;
         }
         let to = Peer::named(record.node.addr, record.node.id.clone());
-        let (incarnation, from) = (record.incarnation, self.id.clone());
+        let (incarnation, from) = (record.incarnation(), self.id.clone());
         let first = std::mem::take(&mut answers.old_news);
         match first && self.settled.may_answer(now) {
             true => self.send_later(Outgoing::Accuse { to, incarnation, from }),
@@ -109,8 +109,8 @@ impl Membership {
         }
         self.incarnation = incarnation;
         let own = self.id.clone();
-        if let Some(record) = self.members.get_mut(own.as_str()) {
-            record.incarnation = incarnation;
+        if let Some(position) = self.members.position(own.as_str()) {
+            self.members.set_incarnation(position, incarnation);
         }
         let farewell = Dead { incarnation, node: own.as_str(), from: own.as_str() };
         // Whoever waits for the first one waits for this one; but not for a third, or forged

@@ -2,8 +2,8 @@
 //!
 //! Probing walks the records round robin and shuffles them after each round, which bounds the time
 //! to the next probe of any member (SWIM §4.3). A new record goes to a random place. Invariants:
-//! `ring[index[id]].node.id == id` for every record, and `live` is the number of records that are
-//! alive or suspect.
+//! `ring[index[id]].node.id == id` for every record, `live` is the number of records that are
+//! alive or suspect, and `view` their digest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use super::digest::ViewDigest;
 use super::event::{Death, Member};
 use super::suspicion::Suspicion;
 use crate::node::{Node, NodeId, NodeState};
@@ -22,7 +23,7 @@ use crate::node::{Node, NodeId, NodeState};
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) node: Arc<Node>,
-    pub(super) incarnation: u32,
+    incarnation: u32,
     state: NodeState,
     /// Since when it is in that state.
     pub(super) since: Instant,
@@ -30,11 +31,26 @@ pub(super) struct Record {
     pub(super) death: Option<Arc<Death>>,
     /// Whether it is known to read the native format.
     pub(super) native: bool,
+    /// Whether it has shown the digest of its view.
+    pub(super) shows_view: bool,
 }
 
 impl Record {
     pub(super) fn new(node: Arc<Node>, incarnation: u32, state: NodeState, since: Instant) -> Self {
-        Self { node, incarnation, state, since, suspicion: None, death: None, native: false }
+        Self {
+            node,
+            incarnation,
+            state,
+            since,
+            suspicion: None,
+            death: None,
+            native: false,
+            shows_view: false,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> u32 {
+        self.incarnation
     }
 
     pub(super) fn state(&self) -> NodeState {
@@ -58,6 +74,7 @@ pub(super) struct Members {
     ring: Vec<Record>,
     index: HashMap<NodeId, u32, SeedableRandomState>,
     live: usize,
+    view: ViewDigest,
     /// Where in the ring the next probe looks.
     pub(super) probe_index: usize,
     /// Where in the ring the next gossip looks.
@@ -72,6 +89,7 @@ impl Members {
             ring: Vec::new(),
             index: HashMap::with_hasher(hasher),
             live: 0,
+            view: ViewDigest::default(),
             probe_index: 0,
             gossip_index: 0,
         }
@@ -85,6 +103,11 @@ impl Members {
     /// Alive and suspect ones, the own node included.
     pub(super) fn live(&self) -> usize {
         self.live
+    }
+
+    /// The digest of the live ones.
+    pub(super) fn view(&self) -> ViewDigest {
+        self.view
     }
 
     pub(super) fn position(&self, name: &str) -> Option<usize> {
@@ -114,7 +137,7 @@ impl Members {
     /// Adds a record at a random place and gives that place.
     pub(super) fn insert(&mut self, record: Record, rng: &mut StdRng) -> usize {
         debug_assert!(self.position(record.node.id.as_str()).is_none());
-        self.live += usize::from(record.state.is_live());
+        self.count(&record);
         let last = self.ring.len();
         let at = rng.random_range(0..=last);
         self.index.insert(record.node.id.clone(), last as u32);
@@ -138,22 +161,45 @@ impl Members {
         self.index.reserve(count);
         for record in records {
             debug_assert!(self.position(record.node.id.as_str()).is_none());
-            self.live += usize::from(record.state.is_live());
+            self.count(&record);
             self.index.insert(record.node.id.clone(), 0);
             self.ring.push(record);
         }
         self.shuffle(rng);
     }
 
+    fn count(&mut self, record: &Record) {
+        if record.state.is_live() {
+            self.live += 1;
+            self.view.add(record.node.id.as_str(), record.incarnation);
+        }
+    }
+
     /// Changes the state and stamps the time.
     pub(super) fn set_state(&mut self, position: usize, state: NodeState, now: Instant) {
         let record = &mut self.ring[position];
-        self.live -= usize::from(record.state.is_live());
-        self.live += usize::from(state.is_live());
+        let (was, is) = (record.state.is_live(), state.is_live());
+        self.live -= usize::from(was);
+        self.live += usize::from(is);
+        match (was, is) {
+            (false, true) => self.view.add(record.node.id.as_str(), record.incarnation),
+            (true, false) => self.view.remove(record.node.id.as_str(), record.incarnation),
+            _ => {}
+        }
         record.state = state;
         record.since = now;
         // Who comes back may be another process.
-        record.native &= state.is_live();
+        record.native &= is;
+        record.shows_view &= is;
+    }
+
+    pub(super) fn set_incarnation(&mut self, position: usize, incarnation: u32) {
+        let record = &mut self.ring[position];
+        if record.state.is_live() && record.incarnation != incarnation {
+            self.view.remove(record.node.id.as_str(), record.incarnation);
+            self.view.add(record.node.id.as_str(), incarnation);
+        }
+        record.incarnation = incarnation;
     }
 
     /// Removes the records that `expired` names and gives them back.

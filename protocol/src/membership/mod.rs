@@ -10,9 +10,12 @@
 //! | `awareness` | how far this node doubts itself |
 //! | `refute` | contradicting news about oneself |
 //! | `gossip` | spreading news: fan-out and byte budget |
+//! | `eager` | passing fresh news on at once |
 //! | `broadcast` | the transmit-limited queue of news |
 //! | `dialect` | which format a peer is spoken to in |
 //! | `user_broadcast` | the application's messages for everybody |
+//! | `digest` | whether two nodes believe the same members alive |
+//! | `sync` | exchanging what differs |
 //! | `push_pull` | exchange of whole states, in slices |
 //! | `join`, `leave` | coming and going |
 //! | `reap` | forgetting the dead, and remembering that they were |
@@ -22,6 +25,8 @@
 mod awareness;
 pub(crate) mod broadcast;
 mod dialect;
+mod digest;
+mod eager;
 mod event;
 mod gossip;
 mod join;
@@ -35,6 +40,7 @@ mod refute;
 mod relay;
 pub(crate) mod scale;
 mod suspicion;
+mod sync;
 pub mod testing;
 mod timer;
 mod transition;
@@ -57,7 +63,7 @@ pub use event::{
     Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
 };
 pub use gossip::{Priority, Transmit};
-pub use push_pull::{StreamRequest, StreamRequestKind, StreamResponse};
+pub use push_pull::{SYNC_TOPIC, StreamRequest, StreamRequestKind, StreamResponse};
 pub use reap::Tombstone;
 
 use self::awareness::Awareness;
@@ -243,6 +249,7 @@ pub struct Membership {
     seen_broadcasts: user_broadcast::SeenBroadcasts,
     gossip_timer: Option<TimerKey>,
     gossip_phase: Instant,
+    eager: eager::Eager,
     reconnect_timer: Option<TimerKey>,
     /// What the outer layers add to a packet, in bytes.
     outer_overhead: usize,
@@ -257,6 +264,7 @@ pub struct Membership {
     /// Merges are waiting for their next slice since then.
     merge_due: Option<Instant>,
     next_operation: u64,
+    sync: sync::Sync,
 
     outbox: VecDeque<Outgoing>,
     requests: VecDeque<StreamRequest>,
@@ -299,6 +307,7 @@ impl Membership {
         let (next_sequence, broadcast_epoch) = (rng.random(), rng.random());
         let seen_broadcasts = user_broadcast::SeenBroadcasts::new(rng.random());
         let checksum = config.checksum;
+        let eager = eager::Eager::new(&config, now);
         let mut machine = Self {
             awareness: Awareness::new(config.awareness_max_multiplier),
             tombstones: Tombstones::new(config.max_tombstones, rng.random()),
@@ -328,6 +337,7 @@ impl Membership {
             seen_broadcasts,
             gossip_timer: None,
             gossip_phase: now,
+            eager,
             reconnect_timer: None,
             outer_overhead: 0,
             checksum,
@@ -336,6 +346,7 @@ impl Membership {
             merges: VecDeque::new(),
             merge_due: None,
             next_operation: 0,
+            sync: sync::Sync::new(now),
             outbox: VecDeque::new(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
@@ -401,6 +412,10 @@ impl Membership {
             Ok(message) => self.handle_message(from, &message, &mut answers, now),
             Err(error) => self.drop(error.reason()),
         });
+        // The sender's view has in it what else the packet says.
+        if let (Some(speaker), Some(digest)) = (answers.speaker, answers.view) {
+            self.hear_view(&speaker, digest, now);
+        }
     }
 
     fn handle_message(
@@ -414,7 +429,10 @@ impl Membership {
         match message {
             Message::Ping(ping) => self.handle_ping(from, ping, answers),
             Message::IndirectPing(ping) => self.handle_indirect_ping(from, ping, answers, now),
-            Message::Ack(ack) => self.handle_ack(from, ack, now),
+            Message::Ack(ack) => {
+                answers.speaker = self.asked_member(from, ack.sequence);
+                self.handle_ack(from, ack, now);
+            }
             Message::Nack(nack) => self.handle_nack(from, *nack),
             Message::Suspect(suspect) => {
                 self.answer_old_accusation(from, suspect, answers, now);
@@ -431,6 +449,10 @@ impl Membership {
             }
             Message::User(payload) => self.deliver(from.addr, None, payload),
             Message::Broadcast(broadcast) => self.handle_broadcast(from.addr, broadcast, now),
+            Message::View(view) => self.handle_view(from, view, answers),
+            Message::Sync(body) => {
+                self.handle_sync(from, answers.speaker.clone(), body, answers, now);
+            }
         }
     }
 
@@ -453,6 +475,8 @@ impl Membership {
                 Timer::ProbeTimeout => self.probe_timeout(now),
                 Timer::ProbeDeadline => self.probe_deadline(now),
                 Timer::GossipTick => self.gossip_tick(now),
+                Timer::EagerRound => self.eager_round(now),
+                Timer::SyncDue => self.sync_due(now),
                 Timer::PushPullTick => self.push_pull_tick(now),
                 Timer::ReconnectTick => self.reconnect_tick(now),
                 Timer::Suspicion(id) => self.suspicion_expired(&id, now),
@@ -651,10 +675,10 @@ impl Membership {
                 self.members.insert(record, &mut self.rng)
             }
         };
+        self.members.set_incarnation(position, self.incarnation);
         let record = self.members.at_mut(position);
         let was = record.state();
         let changed = record.node != node;
-        record.incarnation = self.incarnation;
         record.node = node;
         if was != NodeState::Alive {
             self.members.at_mut(position).death = None;

@@ -90,7 +90,7 @@ impl Membership {
             return;
         };
         let record = self.members.at(position);
-        let (node, incarnation) = (Arc::clone(&record.node), record.incarnation);
+        let (node, incarnation) = (Arc::clone(&record.node), record.incarnation());
         let suspected = record.state() != NodeState::Alive;
 
         let mut interval = self.config.probe_interval;
@@ -237,6 +237,12 @@ impl Membership {
         probe.send_failed = true;
         self.timers.cancel(timeout);
         self.probe_timeout(now);
+    }
+
+    /// Whom the running probe pings, if it has that number.
+    pub(super) fn probed(&self, sequence: u32) -> Option<Peer> {
+        let probe = self.probe.as_ref().filter(|probe| probe.sequence == sequence)?;
+        Some(Peer::named(probe.node.addr, probe.node.id.clone()))
     }
 
     /// Whether this ack is for the running probe (and then it has been dealt with).

@@ -45,7 +45,7 @@ pub struct StreamRequest {
 }
 
 /// What a stream is wanted for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StreamRequestKind {
     /// Send the own state, read the peer's.
@@ -60,7 +60,15 @@ pub enum StreamRequestKind {
         /// The time left for it.
         timeout: Duration,
     },
+    /// Send a step of comparing members, as a request on [`SYNC_TOPIC`]; read the response.
+    Sync {
+        /// The step.
+        body: Bytes,
+    },
 }
+
+/// The topic of requests that compare members; see [`Membership::serve_sync`].
+pub const SYNC_TOPIC: u16 = 3;
 
 /// What came of a [`StreamRequest`].
 #[derive(Clone, PartialEq, Debug)]
@@ -73,6 +81,8 @@ pub enum StreamResponse {
         /// Its sequence number.
         sequence: u32,
     },
+    /// The answer to a step of comparing members.
+    Sync(Bytes),
     /// Nothing.
     Failed(ExchangeError),
 }
@@ -91,6 +101,7 @@ pub(super) enum Purpose {
     Periodic,
     Reconnect,
     ProbePing,
+    Sync,
 }
 
 /// A state on its way into the table.
@@ -116,7 +127,7 @@ impl Membership {
             .filter(|record| !self.leaving || record.node.id == self.id)
             .map(|record| SnapshotRecord {
                 node: Arc::clone(&record.node),
-                incarnation: record.incarnation,
+                incarnation: record.incarnation(),
                 state: record.state(),
             })
             .collect()
@@ -136,6 +147,9 @@ impl Membership {
         let Some(&position) = chosen.first() else {
             return;
         };
+        if !self.is_full_exchange_due(position) {
+            return;
+        }
         let node = &self.members.at(position).node;
         let peer = Peer::named(node.addr, node.id.clone());
         self.start_exchange(peer, StreamRequestKind::PushPull { join: false }, Purpose::Periodic);
@@ -153,6 +167,7 @@ impl Membership {
                 self.stats.push_pulls += 1;
                 self.config.stream_timeout
             }
+            StreamRequestKind::Sync { .. } => self.config.stream_timeout,
             StreamRequestKind::Ping { timeout, .. } => timeout,
         };
         self.exchanges.insert(id, Exchange { peer: to.clone(), purpose });
@@ -180,6 +195,13 @@ impl Membership {
             self.forget_dialect(&peer);
         }
         match response {
+            StreamResponse::Sync(body) if purpose == Purpose::Sync => {
+                self.sync_answered(peer, &body, now);
+            }
+            StreamResponse::Failed(error) if purpose == Purpose::Sync => {
+                self.sync_exchange_failed(error);
+            }
+            _ if purpose == Purpose::Sync => self.sync_failed(DropReason::UnexpectedSync),
             StreamResponse::PushPull(state) if purpose != Purpose::ProbePing => {
                 if purpose == Purpose::Reconnect {
                     self.stats.reconnects_succeeded += 1;
@@ -196,7 +218,7 @@ impl Membership {
                 self.probe_stream_done(id, None);
             }
             StreamResponse::Failed(error) => self.exchange_failed(peer, join, error),
-            StreamResponse::Ack { .. } | StreamResponse::PushPull(_) => {
+            StreamResponse::Ack { .. } | StreamResponse::PushPull(_) | StreamResponse::Sync(_) => {
                 let message = "an answer of another kind".to_owned();
                 let error = ExchangeError::BadAnswer { peer: peer.clone(), message };
                 self.exchange_failed(peer, join, error);
@@ -260,7 +282,7 @@ impl Membership {
         }
     }
 
-    fn merge(
+    pub(super) fn merge(
         &mut self,
         peer: Peer,
         verified: bool,
@@ -340,8 +362,9 @@ impl Membership {
         } else {
             self.merges.push_front(merge);
         }
-        if !self.merges.is_empty() {
-            self.merge_due = Some(now);
+        match self.merges.is_empty() {
+            true => self.ask_for_view(),
+            false => self.merge_due = Some(now),
         }
     }
 

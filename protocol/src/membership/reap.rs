@@ -98,7 +98,7 @@ impl Tombstones {
         }
         self.by_name.insert(record.node.id.clone(), self.next);
         let tombstone = Tombstone {
-            incarnation: record.incarnation,
+            incarnation: record.incarnation(),
             state: record.state(),
             since: record.since,
             node: record.node,

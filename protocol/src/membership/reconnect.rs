@@ -60,7 +60,7 @@ impl Membership {
         };
         let known = (self.members.iter())
             .filter(|record| wanted(record.state(), record.since))
-            .map(|record| (&record.node, record.incarnation));
+            .map(|record| (&record.node, record.incarnation()));
         let reaped = (self.tombstones.iter())
             .filter(|tombstone| wanted(tombstone.state, tombstone.since))
             .map(|tombstone| (&tombstone.node, tombstone.incarnation));

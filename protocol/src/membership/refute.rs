@@ -75,8 +75,8 @@ impl Membership {
     ) {
         self.incarnation = self.incarnation.max(accused) + 1;
         let incarnation = self.incarnation;
-        if let Some(record) = self.members.get_mut(self.id.as_str()) {
-            record.incarnation = incarnation;
+        if let Some(position) = self.members.position(self.id.as_str()) {
+            self.members.set_incarnation(position, incarnation);
         }
         self.stats.refutations += 1;
         self.change_health(1);
@@ -135,7 +135,7 @@ impl Membership {
     pub(super) fn queue_own_alive(&mut self, done: Option<OperationId>, now: Instant) {
         let record = self.own_record();
         let node = std::sync::Arc::clone(&record.node);
-        let incarnation = record.incarnation;
+        let incarnation = record.incarnation();
         let message = Message::Alive(alive_of(&node, incarnation));
         self.queue_news(node.id.clone(), &message, done, now);
     }

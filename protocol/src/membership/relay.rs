@@ -41,6 +41,10 @@ pub(super) struct Answers {
     pub(super) news: bool,
     /// An honest packet brings at most one accusation of this node, or farewell, that is out of date.
     pub(super) old_news: bool,
+    /// Which member sent the packet, once something in it has told.
+    pub(super) speaker: Option<NodeId>,
+    /// The digest of its view.
+    pub(super) view: Option<u64>,
 }
 
 impl Answers {
@@ -86,7 +90,8 @@ impl Membership {
     pub(super) fn answers_per_packet(&self, dialect: Dialect, came: usize) -> Answers {
         let most = self.config.max_packet_bytes / HONEST_PING_BYTES;
         let paid = (came / HONEST_PING_BYTES).max(LEAST_ANSWERS);
-        Answers { dialect, left: paid.min(most), news: true, old_news: true }
+        let (speaker, view) = (None, None);
+        Answers { dialect, left: paid.min(most), news: true, old_news: true, speaker, view }
     }
 
     pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut Answers) {
@@ -103,6 +108,9 @@ impl Membership {
             return;
         }
         let (to, is_member) = self.answer_address(from, ping.source);
+        if is_member && to.addr == from.addr {
+            answers.speaker.clone_from(&to.name);
+        }
         let payload = if is_member { self.app.ack_payload() } else { Bytes::new() };
         let piggyback = std::mem::take(&mut answers.news);
         let (dialect, sequence) = (answers.dialect, ping.sequence);

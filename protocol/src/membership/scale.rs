@@ -56,6 +56,12 @@ pub(super) fn news_limit(mult: u32, n: usize) -> u32 {
     retransmit_limit(mult, n).max(others(n).min(8))
 }
 
+/// In how many generations news reaches `n` members in a mean field, if each that knows tells
+/// `fan_out` others.
+pub(super) fn generations(fan_out: usize, n: usize) -> u32 {
+    (ln(n.max(2) as f64) / ln(1.0 + fan_out.max(1) as f64)).ceil() as u32
+}
+
 /// How often a user broadcast is sent: as often as news, but at least `ln n + 10` times, or to all
 /// of a smaller cluster, so that a member is missed in one of 10,000 cases. For news, push/pull
 /// repairs what was missed; for broadcasts nothing does.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub use super::broadcast::BroadcastQueue;
+pub use super::broadcast::{BroadcastQueue, Space};
 use super::members::Record;
 pub use super::members::partition_to_end;
 pub use super::scale::{
@@ -103,8 +103,8 @@ impl Membership {
     pub fn testing_set_incarnation(&mut self, incarnation: u32) {
         self.incarnation = incarnation;
         self.settled.incarnation = incarnation;
-        if let Some(record) = self.members.get_mut(self.id.as_str()) {
-            record.incarnation = incarnation;
+        if let Some(position) = self.members.position(self.id.as_str()) {
+            self.members.set_incarnation(position, incarnation);
         }
     }
 

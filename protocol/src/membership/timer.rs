@@ -20,6 +20,10 @@ pub(super) enum Timer {
     ProbeDeadline,
     /// Send queued news.
     GossipTick,
+    /// Send fresh news.
+    EagerRound,
+    /// Compare members with somebody whose view differs.
+    SyncDue,
     /// Exchange the whole state with somebody.
     PushPullTick,
     /// Try a failed member again.

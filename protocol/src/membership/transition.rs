@@ -88,7 +88,7 @@ impl Membership {
         let Some(record) = self.members.get(alive.node) else {
             return self.judge_unknown(alive, now);
         };
-        let known = record.incarnation;
+        let known = record.incarnation();
         let moved = record.node.addr != canonical(alive.addr);
         if moved && !self.may_move(record, alive, now)? {
             return Ok(Verdict::Conflict);
@@ -133,7 +133,7 @@ impl Membership {
     ) -> Result<bool, DropReason> {
         match record.state() {
             // A forged farewell must not hand over the name: the victim refutes above it.
-            NodeState::Left if alive.incarnation > record.incarnation => Ok(true),
+            NodeState::Left if alive.incarnation > record.incarnation() => Ok(true),
             NodeState::Left => Err(DropReason::NameTaken),
             NodeState::Dead => {
                 let reclaim = self.config.dead_node_reclaim_time;
@@ -165,10 +165,10 @@ impl Membership {
         self.clear_suspicion(position);
         self.queue_news(id, &Message::Alive(*alive), None, now);
 
+        self.members.set_incarnation(position, alive.incarnation);
         let record = self.members.at_mut(position);
         let was = record.state();
         let changed = record.node.meta != node.meta || record.node.versions != node.versions;
-        record.incarnation = alive.incarnation;
         // Another process may be there now.
         record.native &= was.is_live() && record.node.addr == node.addr;
         if *record.node != node {
@@ -246,8 +246,8 @@ impl Membership {
         let id = self.members.at(position).node.id.clone();
         let plan = self.suspicion_plan();
         let timer = self.timers.arm(now + plan.first_timeout(), Timer::Suspicion(id));
+        self.members.set_incarnation(position, incarnation);
         let record = self.members.at_mut(position);
-        record.incarnation = incarnation;
         record.suspicion = Some(Box::new(Suspicion {
             timer,
             began: now,
@@ -268,7 +268,7 @@ impl Membership {
         if record.state() != NodeState::Alive || self.is_self(id.as_str()) {
             return;
         }
-        let (incarnation, own) = (record.incarnation, self.id.clone());
+        let (incarnation, own) = (record.incarnation(), self.id.clone());
         let to = Peer::named(record.node.addr, id.clone());
         self.stats.suspicions += 1;
         self.begin_suspicion(position, incarnation, own.clone(), None, now);
@@ -288,7 +288,7 @@ impl Membership {
         let record = self.members.at(position);
         let Some(suspicion) = &record.suspicion else { return };
         let to = Peer::named(record.node.addr, record.node.id.clone());
-        let (incarnation, from) = (record.incarnation, suspicion.accusers[0].clone());
+        let (incarnation, from) = (record.incarnation(), suspicion.accusers[0].clone());
         self.send_later(Outgoing::Accuse { to, incarnation, from });
     }
 
@@ -350,7 +350,7 @@ impl Membership {
         if suspicion.confirmations() < suspicion.wanted {
             self.stats.suspicions_degraded += 1;
         }
-        let (incarnation, own) = (record.incarnation, self.id.clone());
+        let (incarnation, own) = (record.incarnation(), self.id.clone());
         self.dead(&Dead { incarnation, node: id.as_str(), from: own.as_str() }, now);
     }
 
@@ -398,8 +398,8 @@ impl Membership {
                 confirmations_wanted: s.wanted,
             }),
         };
+        self.members.set_incarnation(position, dead.incarnation);
         let record = self.members.at_mut(position);
-        record.incarnation = dead.incarnation;
         record.death = Some(Arc::new(death));
         let state = if left { NodeState::Left } else { NodeState::Dead };
         self.members.set_state(position, state, now);
@@ -410,7 +410,7 @@ impl Membership {
     /// Where the accused is in the table, if the accusation is not out of date or out of range.
     fn accused(&mut self, name: &str, incarnation: u32, now: Instant) -> Option<usize> {
         let position = self.members.position(name)?;
-        let known = self.members.at(position).incarnation;
+        let known = self.members.at(position).incarnation();
         if incarnation < known {
             return None;
         }

@@ -13,6 +13,7 @@ pub mod hashicorp;
 mod native;
 mod packet;
 pub mod stream;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -86,7 +87,7 @@ impl Dialect {
     }
 
     /// Appends one message as a part of a packet. A body of 4 GiB and more, which no packet could
-    /// hold, is left out.
+    /// hold, is left out, and so is what HashiCorp's format does not have.
     pub fn encode(self, message: &Message<'_>, out: &mut Vec<u8>) {
         self.encode_within(message, usize::MAX, out);
     }

@@ -22,7 +22,7 @@ pub(super) use packet::{finish, overhead, read_part, write_header};
 
 use crate::message::{
     Ack, Alive, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource,
-    RemoteNode, Suspect,
+    RemoteNode, Suspect, View,
 };
 use crate::node::{Node, NodeState, Versions};
 
@@ -46,6 +46,8 @@ pub(super) mod kind {
     pub(in super::super) const DEAD: u8 = 7;
     pub(in super::super) const USER: u8 = 8;
     pub(in super::super) const BROADCAST: u8 = 9;
+    pub(in super::super) const VIEW: u8 = 10;
+    pub(in super::super) const SYNC: u8 = 11;
     pub(in super::super) const PUSH_PULL: u8 = 16;
     pub(in super::super) const NODE_STATES: u8 = 17;
     pub(in super::super) const USER_STATE: u8 = 18;
@@ -59,6 +61,8 @@ pub(super) mod kind {
 const WANTS_NACK: u8 = 1;
 /// Bit 0 of the flags of an alive: the IPv4 address has 16 bytes on the hashicorp wire.
 const WIDE_IPV4: u8 = 1;
+/// Bit 0 of the flags of a view: the receiver is to show its own.
+const ASKS: u8 = 1;
 /// Bit 0 of the flags of a push/pull: the sender joins.
 const JOIN: u8 = 1;
 
@@ -127,6 +131,13 @@ struct BroadcastBody<'a> {
     priority: u8,
     origin: &'a str,
     payload: &'a [u8],
+}
+
+/// Behind the digest of a view.
+#[derive(Encode, BorrowDecode)]
+struct SpeakerBody<'a> {
+    flags: u8,
+    node: &'a str,
 }
 
 /// The state comes first so that fields added to an alive can be added here too.
@@ -348,6 +359,8 @@ fn message_kind(message: &Message<'_>) -> u8 {
         Message::Dead(_) => kind::DEAD,
         Message::User(_) => kind::USER,
         Message::Broadcast(_) => kind::BROADCAST,
+        Message::View(_) => kind::VIEW,
+        Message::Sync(_) => kind::SYNC,
     }
 }
 
@@ -363,6 +376,8 @@ pub(super) fn kind_of(number: u8) -> Option<MessageKind> {
         kind::DEAD => MessageKind::Dead,
         kind::USER => MessageKind::User,
         kind::BROADCAST => MessageKind::Broadcast,
+        kind::VIEW => MessageKind::View,
+        kind::SYNC => MessageKind::Sync,
         _ => return None,
     })
 }
@@ -390,7 +405,8 @@ fn write_body(message: &Message<'_>, out: &mut Bounded<'_>) -> Result<(), Encode
             out.encode(AccusationBody { incarnation: *incarnation, node, from })
         }
         Message::Alive(alive) => out.encode(alive_body(alive, &IpBytes::new(alive.addr.ip()))),
-        Message::User(bytes) => out.write(bytes),
+        Message::User(bytes) | Message::Sync(bytes) => out.write(bytes),
+        Message::View(view) => write_view(view, out),
         Message::Broadcast(broadcast) => out.encode(BroadcastBody {
             epoch: broadcast.epoch,
             sequence: broadcast.sequence,
@@ -400,6 +416,25 @@ fn write_body(message: &Message<'_>, out: &mut Bounded<'_>) -> Result<(), Encode
             payload: broadcast.payload,
         }),
     }
+}
+
+/// The digest alone where what stands beside it tells who sends it.
+fn write_view(view: &View<'_>, out: &mut Bounded<'_>) -> Result<(), EncodeError> {
+    out.write(&view.digest.to_le_bytes())?;
+    if view.node.is_empty() && !view.ask {
+        return Ok(());
+    }
+    out.encode(SpeakerBody { flags: if view.ask { ASKS } else { 0 }, node: view.node })
+}
+
+fn read_view(body: &[u8]) -> Result<View<'_>, BodyError> {
+    let (digest, rest) = body.split_first_chunk().ok_or(BodyError::Truncated)?;
+    let digest = u64::from_le_bytes(*digest);
+    if rest.is_empty() {
+        return Ok(View { digest, node: "", ask: false });
+    }
+    let SpeakerBody { flags, node } = decode(rest)?;
+    Ok(View { digest, node: name_or_empty(node)?, ask: flags & ASKS != 0 })
 }
 
 /// Lends the bytes of a source's address for the time of an encoding.
@@ -459,6 +494,8 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
             Message::Dead(Dead { incarnation, node, from })
         }
         MessageKind::User => Message::User(body),
+        MessageKind::View => Message::View(read_view(body)?),
+        MessageKind::Sync => Message::Sync(body),
         MessageKind::Broadcast => {
             let body: BroadcastBody<'_> = decode(body)?;
             Message::Broadcast(Broadcast {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use memberlist_protocol::membership::testing::{
-    BroadcastQueue, named, partition_to_end, retransmit_limit,
+    BroadcastQueue, Space, named, partition_to_end, retransmit_limit,
 };
 use memberlist_protocol::{Dialect, Encoded, Relation};
 use serde_json::{Value, json};
@@ -41,7 +41,8 @@ fn run_queue(case: &Case) -> Outcome {
             taken.push(format!("item{i}:{}", bytes.len()));
             true
         };
-        queue.take(Dialect::Native, overhead, budget, |_| Some(limit), take, |_| {});
+        let space = Space { dialect: Dialect::Native, overhead, budget };
+        queue.take(space, u32::MAX, |_| Some(limit), take, |_| {});
         got.push(json!({ "got": taken, "left": queue.len() }));
     }
     Ok(case.compare(&case.expect, &Value::Array(got)))

@@ -27,7 +27,7 @@ fn broadcasts(sent: &Sent) -> Vec<Vec<u8>> {
 
 /// One packet of gossip, filled as far as it goes.
 fn one_packet(one: &mut One) -> Option<Sent> {
-    one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)) });
+    one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)), eager: false });
     let at = one.elapsed();
     let mut sent = take_packets(&mut one.machine, at, one.room);
     assert!(sent.len() <= 1);
@@ -84,9 +84,15 @@ fn news_is_sent_as_often_as_the_limit_says() {
     }
 }
 
+fn ticks_only() -> Config {
+    let mut config = quiet();
+    config.eager_gossip_spacing = Duration::ZERO;
+    config
+}
+
 #[test]
 fn each_tick_tells_some_different_members() {
-    let mut one = One::knowing(quiet(), 20);
+    let mut one = One::knowing(ticks_only(), 20);
     one.machine.config.probe_timeout = ms(999);
     one.receive(1, &[dead("n1", 1, "n1"), Message::Alive(alive("n2", 2, 2))]);
     one.advance(secs(1));
@@ -109,7 +115,7 @@ fn each_tick_tells_some_different_members() {
 fn the_first_tick_comes_at_a_random_time_within_the_interval() {
     let firsts: Vec<_> = (0..20)
         .map(|seed| {
-            let mut net = Net::strangers(1, quiet(), seed);
+            let mut net = Net::strangers(1, ticks_only(), seed);
             let machine = &mut net.hosts[0].machine;
             machine.testing_alive(&alive("n1", 1, 1), net.began);
             net.run(ms(999));
@@ -258,7 +264,7 @@ fn broadcasts_that_a_member_is_not_sent_take_no_room_from_its_news() {
     let mut one = among_go_nodes();
     for round in 2..10 {
         one.machine.testing_alive(&alive("n2", 2, round), one.now);
-        one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)) });
+        one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)), eager: false });
         let mut packet = Vec::new();
         let sent = one.machine.poll_transmit(&mut packet, &mut |_| ROOM);
         assert!(sent.is_some(), "round {round}: no room for the news");
@@ -507,7 +513,7 @@ fn of_many_short_broadcasts_of_the_application_none_is_lost() {
     config.max_packet_bytes = 3000;
     let mut one = One::with_app(config, Stutterer(true));
     one.know([1]);
-    one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)) });
+    one.machine.send_later(Outgoing::Gossip { to: Peer::named(addr(1), id(1)), eager: false });
     let room = Room { max_packet_bytes: 3000, ..ROOM };
     let (mut packet, mut reader, mut arrived) = (Vec::new(), PacketReader::default(), 0);
     while one.machine.poll_transmit(&mut packet, &mut |_| room).is_some() {

@@ -61,11 +61,13 @@ fn peer(i: usize) -> Peer {
 }
 
 /// LAN settings with only those mechanisms that a test asks for by itself.
+/// Neither exchanges nor comparisons of states: packets hold what a test asks for.
 fn quiet() -> Config {
     let mut config = Config::lan();
     config.push_pull_interval = Duration::ZERO;
     config.reconnect_interval = Duration::ZERO;
     config.compression = false;
+    config.delta_sync = false;
     config
 }
 
@@ -384,6 +386,7 @@ fn event_name(event: &Event) -> String {
         Event::BroadcastDone(_) => "broadcast done".to_owned(),
         Event::HealthChanged(score) => format!("health {score}"),
         Event::Refuted { incarnation, .. } => format!("refuted {incarnation}"),
+        Event::Disagreement { member, .. } => format!("disagreement with {member}"),
         Event::PacketsLost { node, .. } => format!("packets lost {}", node.id),
     }
 }

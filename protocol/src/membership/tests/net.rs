@@ -307,8 +307,12 @@ fn serve(
     now: Instant,
 ) -> StreamResponse {
     let from = peer(from_index);
-    match request.kind {
-        StreamRequestKind::PushPull { join } => match machine.serve_push_pull(&from, &state) {
+    match &request.kind {
+        StreamRequestKind::Sync { body } => match machine.serve_sync(&from, body, now) {
+            Ok(answer) => StreamResponse::Sync(answer),
+            Err(error) => StreamResponse::Failed(error),
+        },
+        &StreamRequestKind::PushPull { join } => match machine.serve_push_pull(&from, &state) {
             Ok(snapshot) => {
                 let own = to_remote(machine.id().clone(), join, &snapshot);
                 machine.finish_push_pull(from, Some(state), now);
@@ -316,7 +320,7 @@ fn serve(
             }
             Err(error) => StreamResponse::Failed(error),
         },
-        StreamRequestKind::Ping { sequence, .. } => {
+        &StreamRequestKind::Ping { sequence, .. } => {
             let source = NodeId::new(&name(from_index)).ok();
             match machine.handle_stream_ping(&from, request.to.name.as_ref(), source.as_ref()) {
                 true => StreamResponse::Ack { sequence },

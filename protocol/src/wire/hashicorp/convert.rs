@@ -141,6 +141,8 @@ fn write_part(message: &Message<'_>, out: &mut Vec<u8>) {
             write(kind::ALIVE, &body, out);
         }
         Message::User(_) | Message::Broadcast(_) => {}
+        // Go's format has neither.
+        Message::View(_) | Message::Sync(_) => {}
     }
 }
 

@@ -1,0 +1,91 @@
+//! The view digest: 64 bits that are equal where two nodes believe the same members alive.
+//!
+//! With `M` the live members that a node knows (suspects are alive still; the dead and those that left
+//! are out, since they are forgotten at different times) and `h` a keyed hash,
+//!
+//! ```text
+//! view = Σ h(key, incarnation ‖ id) mod 2^64    over (id, incarnation) in M
+//! ```
+//!
+//! A sum does not depend on the order, and a change costs two hashes, however large the cluster is. It
+//! rides on pings and acks, and on gossip that has room for it.
+//!
+//! Equal digests of different views do no harm but a delay: nothing is believed because of a digest, and
+//! nobody is alive or dead by it. It only decides whether two nodes compare their members now, and the
+//! whole states are exchanged from time to time all the same. By chance it happens once in 2^64
+//! comparisons. The key is the same for all, or digests could not be compared, so a member may look for
+//! names that make it happen; a member may as well lie. The comparison itself (`sync`) is keyed anew
+//! each time.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::Membership;
+use super::gossip::Outgoing;
+use super::relay::Answers;
+use crate::message::View;
+use crate::node::{NodeId, Peer};
+use crate::stats::DropReason;
+
+/// "memberli", "st view 1" as little-endian numbers.
+const KEY: (u64, u64) = (0x696c_7265_626d_656d, 0x3177_6569_7620_7473);
+
+/// SipHash-1-3 of an incarnation, as four bytes in little-endian order, and a name behind it.
+pub(super) fn hash(key: (u64, u64), id: &str, incarnation: u32) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key.0, key.1);
+    hasher.write(&incarnation.to_le_bytes());
+    hasher.write(id.as_bytes());
+    hasher.finish()
+}
+
+/// The digest of a set of live members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct ViewDigest(u64);
+
+impl ViewDigest {
+    pub(super) fn add(&mut self, id: &str, incarnation: u32) {
+        self.0 = self.0.wrapping_add(hash(KEY, id, incarnation));
+    }
+
+    pub(super) fn remove(&mut self, id: &str, incarnation: u32) {
+        self.0 = self.0.wrapping_sub(hash(KEY, id, incarnation));
+    }
+
+    pub(super) fn to_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl Membership {
+    /// A member shows its view; whose, a name beside it or the rest of the packet tells.
+    pub(super) fn handle_view(&mut self, from: &Peer, view: &View<'_>, answers: &mut Answers) {
+        if !view.node.is_empty() {
+            let record = self.members.get(view.node);
+            let there = record.filter(|record| record.node.addr == from.addr);
+            let Some(record) = there.filter(|record| !self.is_self(record.node.id.as_str())) else {
+                return;
+            };
+            if from.name.as_ref().is_some_and(|verified| *verified != record.node.id) {
+                return self.drop(DropReason::IdentityMismatch);
+            }
+            answers.speaker = Some(record.node.id.clone());
+        }
+        answers.view = Some(view.digest);
+        if view.ask && self.syncs() && self.take_answer(answers) {
+            if let Some(name) = answers.speaker.clone() {
+                let to = Peer::named(from.addr, name);
+                self.send_later(Outgoing::View { to, ask: false });
+            }
+        }
+    }
+
+    /// The member that was pinged at this address with that number.
+    pub(super) fn asked_member(&self, from: &Peer, sequence: u32) -> Option<NodeId> {
+        let probed = self.probed(sequence);
+        let pinged = || self.pending_pings.get(&sequence).map(|pending| pending.target.clone());
+        let asked = probed.or_else(pinged).filter(|asked| asked.addr == from.addr)?;
+        let name = asked.name?;
+        from.name.as_ref().is_none_or(|verified| *verified == name).then_some(name)
+    }
+}

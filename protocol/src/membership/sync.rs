@@ -1,0 +1,685 @@
+//! Delta sync: two nodes whose views differ exchange what differs.
+//!
+//! With `A` and `B` the live members, as (id, incarnation), that two nodes know, `D = A △ B`, `n` their
+//! number and `b = 2^⌈log₂ n/4⌉ ≤ 2048` buckets, one sync costs both together about
+//!
+//! ```text
+//! 2 b  +  2 |members of buckets that D touches|  +  records of D   bytes
+//! ```
+//!
+//! so it follows the difference, whatever the size of the cluster: the first term is 4 KiB at most.
+//! Digests of the buckets are compared, members of differing buckets are listed by marks, then records
+//! go where they are missing or older. By packets as long as each step fits one, else over streams.
+//! Afterwards `A = B` but for what either refuses: a record that the other holds for dead is answered
+//! with that, which then is a suspicion, as in a push/pull.
+//!
+//! When: a node that hears another [view digest](super::digest) than its own, and for as long as gossip
+//! should need no equal one, syncs with who showed it last. The time between two attempts doubles, up to
+//! sixteen times that, until an equal digest is heard or much was found; and it is jittered. So a change
+//! that reaches everybody by gossip starts no sync, a mass change no storm, and two nodes that never
+//! agree cost a sync now and then, a counter and a warning. What a node serves is bounded by
+//! [`MAX_SERVED_PER_SECOND`].
+//!
+//! Forged digests make a node compare its members once more than needed, or, if they equal its own,
+//! later; lying lists make it send what the liar could have asked for in a push/pull. All that is learned
+//! passes the rules of `transition`, as news from that member would.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::digest::{ViewDigest, hash};
+use super::gossip::Outgoing;
+use super::push_pull::Purpose;
+use super::relay::Answers;
+use super::timer::{Timer, TimerKey};
+use super::{Event, Membership, StreamRequestKind, scale};
+use crate::config::Config;
+use crate::error::ExchangeError;
+use crate::node::{NodeId, Peer};
+use crate::stats::DropReason;
+use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
+use crate::wire::sync::{
+    self, Digests, Listing, MAX_MARK, MAX_ORDER, Mark, Partitioning, Records, SyncStep,
+};
+
+/// Steps of syncs that a node answers in a second.
+const MAX_SERVED_PER_SECOND: u32 = 64;
+/// Members that a bucket is to hold.
+const BUCKET_MEMBERS: usize = 4;
+/// How many times the patience the time between two attempts may become.
+const MOST_PATIENCE: u32 = 16;
+/// A sync that found a difference of so large a part of the members is followed by another soon.
+const MUCH: usize = 16;
+/// So many records may be wanted by packet: they come back in one.
+const MAX_WANTED_BY_PACKET: usize = 16;
+/// Syncs without any effect after which the disagreement is reported, and reported again.
+const FRUITLESS: [u32; 2] = [8, 64];
+/// Full exchanges are this many times rarer with members that show their digests.
+const FULL_EXCHANGE_TURNS: u32 = 10;
+
+/// Keys beside the salt: where a member belongs, and what its bucket's digest is made of.
+const PLACE_KEY: u64 = 1;
+const STATE_KEY: u64 = 2;
+
+/// Whether this node agrees with others, and what it does about it.
+#[derive(Debug)]
+pub(super) struct Sync {
+    /// Another digest than the own has been heard since then, and no equal one.
+    differs_since: Option<Instant>,
+    /// Who showed another one last.
+    partner: Option<NodeId>,
+    timer: Option<TimerKey>,
+    /// Between the last attempt and the next.
+    pause: Duration,
+    running: Option<Running>,
+    /// The own view at the last attempt.
+    view: ViewDigest,
+    /// The last attempt was answered.
+    answered: bool,
+    /// Attempts in a row that were answered and changed nothing here.
+    fruitless: u32,
+    /// Who is asked for its view when all that came is merged.
+    ask: Option<Peer>,
+    serving_since: Instant,
+    served: u32,
+    /// Periodic exchanges of states so far.
+    turns: u32,
+}
+
+/// A comparison that this node began.
+#[derive(Debug)]
+struct Running {
+    peer: Peer,
+    partitioning: Partitioning,
+    /// When it is given up.
+    until: Instant,
+}
+
+/// What a listing shows to be missing.
+#[derive(Debug, Default)]
+struct Difference {
+    /// There.
+    records: Vec<SnapshotRecord>,
+    /// Here.
+    wanted: Vec<(u16, Vec<bool>)>,
+    wanted_count: usize,
+}
+
+/// The members of some buckets, each bucket in the order in which it is listed.
+type Buckets = BTreeMap<u16, Vec<(Mark, usize)>>;
+
+impl Sync {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            differs_since: None,
+            partner: None,
+            timer: None,
+            pause: Duration::ZERO,
+            running: None,
+            view: ViewDigest::default(),
+            answered: false,
+            fruitless: 0,
+            ask: None,
+            serving_since: now,
+            served: 0,
+            turns: 0,
+        }
+    }
+
+    fn may_serve(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.serving_since) >= Duration::from_secs(1) {
+            self.serving_since = now;
+            self.served = 0;
+        }
+        self.served += 1;
+        self.served <= MAX_SERVED_PER_SECOND
+    }
+
+    fn is_running(&self, salt: u64, with: &NodeId) -> bool {
+        (self.running.as_ref()).is_some_and(|running| {
+            running.partitioning.salt == salt && running.peer.name.as_ref() == Some(with)
+        })
+    }
+}
+
+/// How long gossip may take before a difference is one: two ticks where news is passed on at once, else
+/// the generations that it needs to reach all, and two.
+fn patience(config: &Config, n: usize) -> Duration {
+    if config.gossip_interval.is_zero() || config.gossip_nodes == 0 {
+        return Duration::from_secs(1);
+    }
+    let generations = match config.eager_gossip_spacing.is_zero() {
+        true => scale::generations(config.gossip_nodes, n) + 2,
+        false => 2,
+    };
+    config.gossip_interval.saturating_mul(generations)
+}
+
+/// So many buckets that each holds about [`BUCKET_MEMBERS`], as a power of two.
+fn order_for(members: usize) -> u8 {
+    let buckets = (members / BUCKET_MEMBERS).max(2).next_power_of_two();
+    u8::try_from(buckets.ilog2()).unwrap_or(MAX_ORDER).min(MAX_ORDER)
+}
+
+impl Membership {
+    /// Whether this node compares its view with others.
+    pub(super) fn syncs(&self) -> bool {
+        self.config.delta_sync && !self.leaving
+    }
+
+    // ---- when ---------------------------------------------------------------------------------
+
+    /// A member has shown the digest of its view.
+    pub(super) fn hear_view(&mut self, from: &NodeId, digest: u64, now: Instant) {
+        if !self.syncs() {
+            return;
+        }
+        let Some(record) = self.members.get_mut(from.as_str()) else { return };
+        if !record.state().is_live() {
+            return;
+        }
+        record.shows_view = true;
+        if digest == self.members.view().to_u64() {
+            self.stats.views_equal += 1;
+            return self.agree();
+        }
+        self.stats.views_different += 1;
+        self.sync.partner = Some(from.clone());
+        if self.sync.differs_since.is_none() {
+            self.sync.differs_since = Some(now);
+            self.sync.pause = patience(&self.config, self.members.len());
+            self.arm_sync(now);
+        }
+    }
+
+    fn agree(&mut self) {
+        self.sync.differs_since = None;
+        self.sync.fruitless = 0;
+        self.sync.answered = false;
+        self.sync.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
+    }
+
+    fn arm_sync(&mut self, now: Instant) {
+        let jitter = 1.0 + 0.5 * self.rng.random::<f64>();
+        let at = now + self.sync.pause.mul_f64(jitter);
+        self.sync.timer = Some(self.timers.arm(at, Timer::SyncDue));
+    }
+
+    /// No equal digest has been heard for long enough.
+    pub(super) fn sync_due(&mut self, now: Instant) {
+        self.sync.timer = None;
+        if !self.syncs() || self.sync.differs_since.is_none() {
+            self.sync.differs_since = None;
+            return;
+        }
+        let Some(peer) = self.sync_partner() else {
+            // Whoever is left shows its digest sooner or later.
+            self.sync.differs_since = None;
+            return;
+        };
+        self.arm_sync(now);
+        let most = patience(&self.config, self.members.len()).saturating_mul(MOST_PATIENCE);
+        self.sync.pause = self.sync.pause.saturating_mul(2).min(most);
+        if self.sync.running.as_ref().is_some_and(|running| running.until > now) {
+            return;
+        }
+        self.report_disagreement(&peer);
+        self.begin_sync(peer, true, now);
+    }
+
+    /// Who showed another digest, or anybody who shows one.
+    fn sync_partner(&mut self) -> Option<Peer> {
+        let partner = self.sync.partner.take();
+        let at = partner.and_then(|name| self.members.position(name.as_str()));
+        let own = &self.id;
+        let position = match at.filter(|&at| self.members.at(at).state().is_live()) {
+            Some(position) => position,
+            None => {
+                let chosen = self.members.random(1, &mut self.rng, |record| {
+                    record.shows_view && record.state().is_live() && record.node.id != *own
+                });
+                *chosen.first()?
+            }
+        };
+        let node = &self.members.at(position).node;
+        Some(Peer::named(node.addr, node.id.clone()))
+    }
+
+    fn report_disagreement(&mut self, peer: &Peer) {
+        let changed = self.sync.view != self.members.view();
+        if !std::mem::take(&mut self.sync.answered) || changed {
+            self.sync.fruitless = if changed { 0 } else { self.sync.fruitless };
+            return;
+        }
+        self.sync.fruitless += 1;
+        let [first, again] = FRUITLESS;
+        let since = self.sync.differs_since;
+        let due = self.sync.fruitless == first || self.sync.fruitless % again == 0;
+        if let (true, Some(since), Some(member)) = (due, since, &peer.name) {
+            self.stats.disagreements += 1;
+            self.events.push_back(Event::Disagreement { member: member.clone(), since });
+        }
+    }
+
+    /// Whether a periodic exchange with this member is to be one of whole states.
+    pub(super) fn is_full_exchange_due(&mut self, position: usize) -> bool {
+        self.sync.turns = self.sync.turns.wrapping_add(1);
+        let shows_view = self.members.at(position).shows_view;
+        !self.config.delta_sync || !shows_view || self.sync.turns % FULL_EXCHANGE_TURNS == 0
+    }
+
+    // ---- the side that asks -------------------------------------------------------------------
+
+    fn begin_sync(&mut self, peer: Peer, by_packet: bool, now: Instant) {
+        let order = order_for(self.members.live());
+        let partitioning = Partitioning { salt: self.rng.random(), order };
+        let mut body = Vec::new();
+        sync::write_digests(partitioning, &self.bucket_digests(partitioning), &mut body);
+        self.stats.syncs += 1;
+        self.sync.view = self.members.view();
+        self.ask_step(peer, partitioning, body, by_packet, now);
+    }
+
+    /// Asks by packet if that is wanted and fits, else over a stream.
+    fn ask_step(
+        &mut self,
+        peer: Peer,
+        partitioning: Partitioning,
+        body: Vec<u8>,
+        by_packet: bool,
+        now: Instant,
+    ) {
+        let by_packet = by_packet && body.len() <= self.largest_sync_body_bytes();
+        let wait = match by_packet {
+            true => self.config.probe_timeout,
+            false => self.config.stream_timeout,
+        };
+        let body = Bytes::from(body);
+        self.sync.running = Some(Running { peer: peer.clone(), partitioning, until: now + wait });
+        if by_packet {
+            return self.send_later(Outgoing::Sync { to: peer, body });
+        }
+        self.start_exchange(peer, StreamRequestKind::Sync { body }, Purpose::Sync);
+    }
+
+    /// What came of a stream on which a step was asked.
+    pub(super) fn sync_answered(&mut self, peer: Peer, body: &[u8], now: Instant) {
+        let step = sync::read(body, self.config.max_meta_bytes);
+        let running = self.sync.running.as_ref().filter(|running| running.peer == peer);
+        let Some(partitioning) = running.map(|running| running.partitioning) else {
+            return self.drop(DropReason::UnexpectedSync);
+        };
+        match step {
+            Ok(SyncStep::Listing(listing)) if listing.partitioning == partitioning => {
+                self.compare(peer, &listing, false, now);
+            }
+            Ok(SyncStep::Records(records)) if records.partitioning == partitioning => {
+                self.take_answer_records(peer, false, records, now);
+            }
+            Ok(_) => self.sync_failed(DropReason::UnexpectedSync),
+            Err(error) => self.sync_failed(error.reason()),
+        }
+    }
+
+    pub(super) fn sync_failed(&mut self, reason: DropReason) {
+        self.drop(reason);
+        self.sync.running = None;
+        self.stats.syncs_failed += 1;
+    }
+
+    /// A stream on which a step was asked has failed.
+    pub(super) fn sync_exchange_failed(&mut self, error: ExchangeError) {
+        self.sync.running = None;
+        self.stats.syncs_failed += 1;
+        self.events.push_back(Event::ExchangeFailed(error));
+    }
+
+    /// The peer has listed its members in the differing buckets.
+    fn compare(&mut self, peer: Peer, listing: &Listing, by_packet: bool, now: Instant) {
+        let difference = self.difference(listing);
+        let found = difference.records.len() + difference.wanted_count;
+        self.sync.answered = true;
+        if found == 0 {
+            self.sync.running = None;
+            return;
+        }
+        if found * MUCH >= self.members.live() {
+            self.sync.pause = patience(&self.config, self.members.len());
+        }
+        self.stats.sync_records_sent += difference.records.len() as u64;
+        let Difference { records, wanted, wanted_count } = difference;
+        let mut body = Vec::new();
+        sync::write_records(listing.partitioning, &wanted, &records, &mut body);
+        let by_packet = by_packet && wanted_count <= MAX_WANTED_BY_PACKET;
+        self.ask_step(peer, listing.partitioning, body, by_packet, now);
+    }
+
+    /// Walks both lists of each bucket. Members of one mark are told apart by their order: where two share
+    /// one, too much may be sent, or too little until the next sync, which is keyed anew.
+    fn difference(&self, listing: &Listing) -> Difference {
+        let listed: BTreeMap<u16, &[Mark]> =
+            listing.buckets.iter().map(|(bucket, marks)| (*bucket, marks.as_slice())).collect();
+        let own = self.bucket_members(listing.partitioning, |bucket| listed.contains_key(&bucket));
+        let mut difference = Difference::default();
+        for (bucket, theirs) in listed {
+            let ours = own.get(&bucket).map_or(&[][..], Vec::as_slice);
+            let (mut i, mut places) = (0, vec![false; theirs.len()]);
+            for (place, their) in theirs.iter().enumerate() {
+                while ours.get(i).is_some_and(|(our, _)| our.mark < their.mark) {
+                    difference.records.push(self.snapshot(ours[i].1));
+                    i += 1;
+                }
+                let Some((our, position)) = ours.get(i).filter(|(our, _)| our.mark == their.mark)
+                else {
+                    places[place] = true;
+                    continue;
+                };
+                // Incarnations that differ do so by little, so that half of the range tells the newer.
+                match our.incarnation.wrapping_sub(their.incarnation) as i8 {
+                    0 => {}
+                    1.. => difference.records.push(self.snapshot(*position)),
+                    _ => places[place] = true,
+                }
+                i += 1;
+            }
+            difference.records.extend(ours[i..].iter().map(|(_, at)| self.snapshot(*at)));
+            let wanted = places.iter().filter(|wanted| **wanted).count();
+            if wanted > 0 {
+                difference.wanted_count += wanted;
+                difference.wanted.push((bucket, places));
+            }
+        }
+        difference
+    }
+
+    /// The peer has sent what was wanted, and what it holds for dead of what it was sent.
+    fn take_answer_records(&mut self, peer: Peer, by_packet: bool, records: Records, now: Instant) {
+        self.sync.running = None;
+        let Records { partitioning, records, skipped, .. } = records;
+        let contradictions = self.contradictions(&records);
+        if !contradictions.is_empty() {
+            let mut body = Vec::new();
+            let most = self.largest_sync_body_bytes();
+            self.write_fitting(partitioning, &contradictions, most, &mut body);
+            self.send_later(Outgoing::Sync { to: peer.clone(), body: body.into() });
+        }
+        if !by_packet {
+            self.sync.ask = Some(peer.clone());
+        }
+        self.merge_synced(peer, false, records, skipped, now);
+    }
+
+    // ---- the side that answers ----------------------------------------------------------------
+
+    /// A step came in a packet, from this member or a stranger.
+    pub(super) fn handle_sync(
+        &mut self,
+        from: &Peer,
+        speaker: Option<NodeId>,
+        body: &[u8],
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        let Some(name) = speaker.filter(|_| self.syncs()) else {
+            return self.drop(DropReason::UnexpectedSync);
+        };
+        let step = match sync::read(body, self.config.max_meta_bytes) {
+            Ok(step) => step,
+            Err(error) => return self.drop(error.reason()),
+        };
+        let peer = Peer::named(from.addr, name.clone());
+        match step {
+            SyncStep::Listing(listing)
+                if self.sync.is_running(listing.partitioning.salt, &name) =>
+            {
+                self.compare(peer, &listing, true, now);
+            }
+            SyncStep::TooLarge { salt } if self.sync.is_running(salt, &name) => {
+                self.begin_sync(peer, false, now);
+            }
+            SyncStep::Records(records)
+                if self.sync.is_running(records.partitioning.salt, &name) =>
+            {
+                self.take_answer_records(peer, true, records, now);
+            }
+            SyncStep::Listing(_) | SyncStep::TooLarge { .. } => {
+                self.drop(DropReason::UnexpectedSync);
+            }
+            step => {
+                if !self.take_answer(answers) {
+                    return;
+                }
+                if !self.sync.may_serve(now) {
+                    return self.drop(DropReason::TooManySyncs);
+                }
+                let most = self.largest_sync_body_bytes();
+                let verified = from.name.is_some();
+                if let Some(body) = self.serve_step(&peer, verified, step, most, now) {
+                    self.send_later(Outgoing::Sync { to: peer, body: body.into() });
+                }
+            }
+        }
+    }
+
+    /// A step came over a stream: gives the bytes of the answer.
+    ///
+    /// # Errors
+    /// If this node has left or does not sync, too many steps are being answered, or it is not one that
+    /// can be asked.
+    pub fn serve_sync(
+        &mut self,
+        peer: &Peer,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<Bytes, ExchangeError> {
+        let refused = |message: &str| {
+            Err(ExchangeError::Refused { peer: peer.clone(), message: message.to_owned() })
+        };
+        if !self.syncs() {
+            return refused("this node compares no members");
+        }
+        if !self.sync.may_serve(now) {
+            self.drop(DropReason::TooManySyncs);
+            return refused("too many are comparing their members with this node");
+        }
+        let step = match sync::read(body, self.config.max_meta_bytes) {
+            Ok(step @ (SyncStep::Digests(_) | SyncStep::Records(_))) => step,
+            Ok(_) => {
+                self.drop(DropReason::UnexpectedSync);
+                return refused("this step is no question");
+            }
+            Err(error) => {
+                self.drop(error.reason());
+                let message = error.to_string();
+                return Err(ExchangeError::BadAnswer { peer: peer.clone(), message });
+            }
+        };
+        let verified = peer.name.is_some();
+        let answer = self.serve_step(peer, verified, step, usize::MAX, now);
+        Ok(answer.unwrap_or_default().into())
+    }
+
+    /// Answers in at most so many bytes; nothing if there is nothing to say.
+    fn serve_step(
+        &mut self,
+        peer: &Peer,
+        verified: bool,
+        step: SyncStep,
+        most: usize,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        self.stats.sync_steps_served += 1;
+        let mut body = Vec::new();
+        match step {
+            SyncStep::Digests(digests) => {
+                let salt = digests.partitioning.salt;
+                let buckets = self.differing(&digests);
+                sync::write_listing(digests.partitioning, &buckets, &mut body);
+                if body.len() > most {
+                    body.clear();
+                    sync::write_too_large(salt, &mut body);
+                }
+            }
+            SyncStep::Records(Records { partitioning, wanted, records, skipped }) => {
+                let mut answer = self.wanted_records(partitioning, &wanted);
+                answer.extend(self.contradictions(&records));
+                let asked = most == usize::MAX || !wanted.is_empty() || !answer.is_empty();
+                self.stats.sync_records_sent += answer.len() as u64;
+                self.write_fitting(partitioning, &answer, most, &mut body);
+                self.merge_synced(peer.clone(), verified, records, skipped, now);
+                if !asked {
+                    return None;
+                }
+            }
+            SyncStep::Listing(_) | SyncStep::TooLarge { .. } => return None,
+        }
+        Some(body)
+    }
+
+    /// The members in the buckets whose digests are others here.
+    fn differing(&self, theirs: &Digests) -> Vec<(u16, Vec<Mark>)> {
+        let ours = self.bucket_digests(theirs.partitioning);
+        let differs =
+            |bucket: u16| ours[usize::from(bucket)] != theirs.digests[usize::from(bucket)];
+        let mut members = self.bucket_members(theirs.partitioning, differs);
+        let buckets = (0..ours.len()).filter_map(|bucket| u16::try_from(bucket).ok());
+        buckets
+            .filter(|bucket| differs(*bucket))
+            .map(|bucket| {
+                let members = members.remove(&bucket).unwrap_or_default();
+                (bucket, members.into_iter().map(|(mark, _)| mark).collect())
+            })
+            .collect()
+    }
+
+    fn wanted_records(
+        &self,
+        partitioning: Partitioning,
+        wanted: &[(u16, Vec<bool>)],
+    ) -> Vec<SnapshotRecord> {
+        let wanted: BTreeMap<u16, &[bool]> =
+            wanted.iter().map(|(bucket, places)| (*bucket, places.as_slice())).collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let members = self.bucket_members(partitioning, |bucket| wanted.contains_key(&bucket));
+        let mut records = Vec::new();
+        for (bucket, members) in members {
+            let places = wanted.get(&bucket).copied().unwrap_or_default();
+            let chosen = members.iter().zip(places).filter(|(_, wanted)| **wanted);
+            records.extend(chosen.map(|((_, position), _)| self.snapshot(*position)));
+        }
+        records
+    }
+
+    /// What this node holds for gone of what a peer believes alive.
+    fn contradictions(&self, records: &[RemoteRecord]) -> Vec<SnapshotRecord> {
+        let gone = |theirs: &RemoteRecord| {
+            let position = self.members.position(theirs.node.id.as_str())?;
+            let ours = self.members.at(position);
+            let known_gone = ours.state().is_gone() && ours.incarnation() >= theirs.incarnation;
+            (theirs.state.is_live() && known_gone).then(|| self.snapshot(position))
+        };
+        records.iter().filter_map(gone).collect()
+    }
+
+    /// Writes as many records as fit.
+    fn write_fitting(
+        &self,
+        partitioning: Partitioning,
+        records: &[SnapshotRecord],
+        most: usize,
+        body: &mut Vec<u8>,
+    ) {
+        let mut count = records.len();
+        loop {
+            body.clear();
+            sync::write_records(partitioning, &[], &records[..count], body);
+            if body.len() <= most || count == 0 {
+                return;
+            }
+            count = (count * most / body.len()).min(count - 1);
+        }
+    }
+
+    fn merge_synced(
+        &mut self,
+        peer: Peer,
+        verified: bool,
+        nodes: Vec<RemoteRecord>,
+        skipped: usize,
+        now: Instant,
+    ) {
+        self.stats.sync_records_received += nodes.len() as u64;
+        if self.merges.len() >= self.config.max_push_pulls {
+            return self.drop(DropReason::TooManyPushPulls);
+        }
+        let state = RemoteState { nodes, skipped, ..RemoteState::default() };
+        self.merge(peer, verified, state, None, false, now);
+    }
+
+    /// All that came is merged: asks whether both agree now.
+    pub(super) fn ask_for_view(&mut self) {
+        if let Some(to) = self.sync.ask.take() {
+            self.send_later(Outgoing::View { to, ask: true });
+        }
+    }
+
+    // ---- buckets ------------------------------------------------------------------------------
+
+    fn largest_sync_body_bytes(&self) -> usize {
+        // Kind and length of the step; kind, length, digest, flags and length of the name before it.
+        const BESIDE: usize = 1 + 3 + 1 + 2 + 8 + 1 + 3;
+        self.largest_part_bytes().saturating_sub(BESIDE + self.id.as_str().len())
+    }
+
+    fn snapshot(&self, position: usize) -> SnapshotRecord {
+        let record = self.members.at(position);
+        SnapshotRecord {
+            node: std::sync::Arc::clone(&record.node),
+            incarnation: record.incarnation(),
+            state: record.state(),
+        }
+    }
+
+    fn bucket_digests(&self, partitioning: Partitioning) -> Vec<u16> {
+        let mut digests = vec![0_u16; 1 << partitioning.order];
+        for record in self.members.iter().filter(|record| record.state().is_live()) {
+            let id = record.node.id.as_str();
+            let (bucket, _) = place(partitioning, id);
+            let state = hash((partitioning.salt, STATE_KEY), id, record.incarnation());
+            let digest = &mut digests[usize::from(bucket)];
+            *digest = digest.wrapping_add(state as u16);
+        }
+        digests
+    }
+
+    fn bucket_members(&self, partitioning: Partitioning, of: impl Fn(u16) -> bool) -> Buckets {
+        let mut buckets = Buckets::new();
+        for (position, record) in self.members.iter().enumerate() {
+            if !record.state().is_live() {
+                continue;
+            }
+            let (bucket, mark) = place(partitioning, record.node.id.as_str());
+            if of(bucket) {
+                let mark = Mark { mark, incarnation: record.incarnation() as u8 };
+                buckets.entry(bucket).or_default().push((mark, position));
+            }
+        }
+        for members in buckets.values_mut() {
+            let name = |position: usize| self.members.at(position).node.id.as_str();
+            members.sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
+        }
+        buckets
+    }
+}
+
+/// A member's bucket, and its mark in there.
+fn place(Partitioning { salt, order }: Partitioning, id: &str) -> (u16, u16) {
+    let hash = hash((salt, PLACE_KEY), id, 0);
+    let bucket = hash.checked_shr(64 - u32::from(order)).unwrap_or(0);
+    (bucket as u16, hash as u16 & MAX_MARK)
+}
