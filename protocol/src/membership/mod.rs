@@ -416,6 +416,7 @@ impl Membership {
         if let (Some(speaker), Some(digest)) = (answers.speaker, answers.view) {
             self.hear_view(&speaker, digest, now);
         }
+        self.watch_view(now);
     }
 
     fn handle_message(

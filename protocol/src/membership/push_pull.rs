@@ -196,12 +196,12 @@ impl Membership {
         }
         match response {
             StreamResponse::Sync(body) if purpose == Purpose::Sync => {
-                self.sync_answered(peer, &body, now);
+                self.sync_answered(&peer, &body, now);
             }
             StreamResponse::Failed(error) if purpose == Purpose::Sync => {
-                self.sync_exchange_failed(error);
+                self.sync_exchange_failed(error, now);
             }
-            _ if purpose == Purpose::Sync => self.sync_failed(DropReason::UnexpectedSync),
+            _ if purpose == Purpose::Sync => self.sync_failed(DropReason::UnexpectedSync, now),
             StreamResponse::PushPull(state) if purpose != Purpose::ProbePing => {
                 if purpose == Purpose::Reconnect {
                     self.stats.reconnects_succeeded += 1;
@@ -362,6 +362,7 @@ impl Membership {
         } else {
             self.merges.push_front(merge);
         }
+        self.watch_view(now);
         match self.merges.is_empty() {
             true => self.ask_for_view(),
             false => self.merge_due = Some(now),

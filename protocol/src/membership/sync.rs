@@ -38,8 +38,9 @@ use super::timer::{Timer, TimerKey};
 use super::{Event, Membership, StreamRequestKind, scale};
 use crate::config::Config;
 use crate::error::ExchangeError;
-use crate::node::{NodeId, Peer};
+use crate::node::{NodeId, NodeState, Peer};
 use crate::stats::DropReason;
+use crate::wire::Dialect;
 use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
 use crate::wire::sync::{
     self, Digests, Listing, MAX_MARK, MAX_ORDER, Mark, Partitioning, Records, SyncStep,
@@ -52,7 +53,11 @@ const BUCKET_MEMBERS: usize = 4;
 /// How many times the patience the time between two attempts may become.
 const MOST_PATIENCE: u32 = 16;
 /// A sync that found a difference of so large a part of the members is followed by another soon.
-const MUCH: usize = 16;
+const MUCH: usize = 64;
+/// Members that are asked for their view at a time.
+const ASKED: usize = 2;
+/// So often in a row, at most.
+const MOST_QUICK: u32 = 8;
 /// So many records may be wanted by packet: they come back in one.
 const MAX_WANTED_BY_PACKET: usize = 16;
 /// Syncs without any effect after which the disagreement is reported, and reported again.
@@ -67,13 +72,19 @@ const STATE_KEY: u64 = 2;
 /// Whether this node agrees with others, and what it does about it.
 #[derive(Debug)]
 pub(super) struct Sync {
-    /// Another digest than the own has been heard since then, and no equal one.
+    /// Since then the own view has changed, or another one was shown, and no equal one.
     differs_since: Option<Instant>,
+    /// The own view as it was seen last.
+    seen: ViewDigest,
+    /// Some were asked for theirs.
+    asked: bool,
     /// Who showed another one last.
     partner: Option<NodeId>,
     timer: Option<TimerKey>,
     /// Between the last attempt and the next.
     pause: Duration,
+    /// How many more attempts may follow at once on one that has found much.
+    quick_left: u32,
     running: Option<Running>,
     /// The own view at the last attempt.
     view: ViewDigest,
@@ -94,8 +105,9 @@ pub(super) struct Sync {
 struct Running {
     peer: Peer,
     partitioning: Partitioning,
-    /// When it is given up.
-    until: Instant,
+    by_packet: bool,
+    /// Much of the members was found to differ.
+    found_much: bool,
 }
 
 /// What a listing shows to be missing.
@@ -115,9 +127,12 @@ impl Sync {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             differs_since: None,
+            seen: ViewDigest::default(),
+            asked: false,
             partner: None,
             timer: None,
             pause: Duration::ZERO,
+            quick_left: MOST_QUICK,
             running: None,
             view: ViewDigest::default(),
             answered: false,
@@ -138,24 +153,28 @@ impl Sync {
         self.served <= MAX_SERVED_PER_SECOND
     }
 
+    /// Whether this node compares members with that one by packets, with that salt.
     fn is_running(&self, salt: u64, with: &NodeId) -> bool {
         (self.running.as_ref()).is_some_and(|running| {
-            running.partitioning.salt == salt && running.peer.name.as_ref() == Some(with)
+            running.by_packet
+                && running.partitioning.salt == salt
+                && running.peer.name.as_ref() == Some(with)
         })
     }
 }
 
-/// How long gossip may take before a difference is one: two ticks where news is passed on at once, else
-/// the generations that it needs to reach all, and two.
+/// How long gossip may take before a difference is one: a tick and a half where news is passed on at once,
+/// else the generations that it needs to reach all, and two.
 fn patience(config: &Config, n: usize) -> Duration {
     if config.gossip_interval.is_zero() || config.gossip_nodes == 0 {
         return Duration::from_secs(1);
     }
-    let generations = match config.eager_gossip_spacing.is_zero() {
-        true => scale::generations(config.gossip_nodes, n) + 2,
-        false => 2,
-    };
-    config.gossip_interval.saturating_mul(generations)
+    match config.eager_gossip_spacing.is_zero() {
+        true => {
+            config.gossip_interval.saturating_mul(scale::generations(config.gossip_nodes, n) + 2)
+        }
+        false => config.gossip_interval.max(config.eager_gossip_spacing).saturating_mul(3) / 2,
+    }
 }
 
 /// So many buckets that each holds about [`BUCKET_MEMBERS`], as a power of two.
@@ -188,64 +207,121 @@ impl Membership {
         }
         self.stats.views_different += 1;
         self.sync.partner = Some(from.clone());
-        if self.sync.differs_since.is_none() {
+        self.doubt_view(now);
+        if std::mem::take(&mut self.sync.asked) && self.sync.running.is_none() {
+            self.arm_sync_at(now);
+        }
+    }
+
+    /// Whether the own view has changed: then somebody is to confirm it.
+    pub(super) fn watch_view(&mut self, now: Instant) {
+        if self.sync.seen != self.members.view() {
+            self.sync.seen = self.members.view();
+            self.doubt_view(now);
+        }
+    }
+
+    fn doubt_view(&mut self, now: Instant) {
+        if self.sync.differs_since.is_none() && self.syncs() {
             self.sync.differs_since = Some(now);
             self.sync.pause = patience(&self.config, self.members.len());
-            self.arm_sync(now);
+            if self.sync.running.is_none() {
+                self.arm_sync(self.sync.pause, now);
+            }
         }
     }
 
     fn agree(&mut self) {
         self.sync.differs_since = None;
+        self.sync.partner = None;
+        self.sync.asked = false;
         self.sync.fruitless = 0;
         self.sync.answered = false;
-        self.sync.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
+        self.sync.quick_left = MOST_QUICK;
+        if self.sync.running.is_none() {
+            self.sync.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
+        }
     }
 
-    fn arm_sync(&mut self, now: Instant) {
+    /// The next attempt is due after this, give or take.
+    fn arm_sync(&mut self, pause: Duration, now: Instant) {
         let jitter = 1.0 + 0.5 * self.rng.random::<f64>();
-        let at = now + self.sync.pause.mul_f64(jitter);
+        self.arm_sync_at(now + pause.mul_f64(jitter));
+    }
+
+    fn arm_sync_at(&mut self, at: Instant) {
+        self.sync.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
         self.sync.timer = Some(self.timers.arm(at, Timer::SyncDue));
     }
 
-    /// No equal digest has been heard for long enough.
+    /// No equal digest has been heard for long enough, or no answer has come.
     pub(super) fn sync_due(&mut self, now: Instant) {
         self.sync.timer = None;
+        if let Some(Running { peer, by_packet, .. }) = self.sync.running.take() {
+            self.stats.syncs_failed += 1;
+            if by_packet && self.syncs() && self.is_live(&peer) {
+                // Packets may be lost where streams get through.
+                return self.begin_sync(peer, false, now);
+            }
+            return self.sync_ended(false, now);
+        }
         if !self.syncs() || self.sync.differs_since.is_none() {
             self.sync.differs_since = None;
             return;
         }
         let Some(peer) = self.sync_partner() else {
-            // Whoever is left shows its digest sooner or later.
-            self.sync.differs_since = None;
-            return;
+            return self.ask_some(now);
         };
-        self.arm_sync(now);
-        let most = patience(&self.config, self.members.len()).saturating_mul(MOST_PATIENCE);
-        self.sync.pause = self.sync.pause.saturating_mul(2).min(most);
-        if self.sync.running.as_ref().is_some_and(|running| running.until > now) {
-            return;
-        }
         self.report_disagreement(&peer);
         self.begin_sync(peer, true, now);
     }
 
-    /// Who showed another digest, or anybody who shows one.
+    /// An attempt is over: another one follows if there is still no agreement.
+    fn sync_ended(&mut self, found_much: bool, now: Instant) {
+        self.sync.running = None;
+        let patience = patience(&self.config, self.members.len());
+        if found_much && self.sync.quick_left > 0 {
+            self.sync.quick_left -= 1;
+            return self.arm_sync(patience / 4, now);
+        }
+        self.arm_sync(self.sync.pause, now);
+        let most = patience.saturating_mul(MOST_PATIENCE);
+        self.sync.pause = self.sync.pause.saturating_mul(2).min(most);
+    }
+
+    fn is_live(&self, peer: &Peer) -> bool {
+        let record = peer.name.as_ref().and_then(|name| self.members.get(name.as_str()));
+        record.is_some_and(|record| record.state().is_live())
+    }
+
+    /// Who showed another digest last, if it is there.
     fn sync_partner(&mut self) -> Option<Peer> {
-        let partner = self.sync.partner.take();
-        let at = partner.and_then(|name| self.members.position(name.as_str()));
+        let partner = self.sync.partner.take()?;
+        let record = self.members.get(partner.as_str())?;
+        let peer = Peer::named(record.node.addr, record.node.id.clone());
+        record.state().is_live().then_some(peer)
+    }
+
+    /// Nobody has shown its view since this node's has changed: asks some, who answer only if they know
+    /// of views.
+    fn ask_some(&mut self, now: Instant) {
         let own = &self.id;
-        let position = match at.filter(|&at| self.members.at(at).state().is_live()) {
-            Some(position) => position,
-            None => {
-                let chosen = self.members.random(1, &mut self.rng, |record| {
-                    record.shows_view && record.state().is_live() && record.node.id != *own
-                });
-                *chosen.first()?
+        let chosen = self.members.next_in_ring(ASKED, |record| {
+            record.state() == NodeState::Alive && record.node.id != *own
+        });
+        if chosen.is_empty() {
+            self.sync.differs_since = None;
+            return;
+        }
+        for position in chosen {
+            let node = &self.members.at(position).node;
+            let to = Peer::named(node.addr, node.id.clone());
+            if self.dialect_for(&to) == Dialect::Native {
+                self.send_later(Outgoing::View { to, ask: true });
             }
-        };
-        let node = &self.members.at(position).node;
-        Some(Peer::named(node.addr, node.id.clone()))
+        }
+        self.sync.asked = true;
+        self.sync_ended(false, now);
     }
 
     fn report_disagreement(&mut self, peer: &Peer) {
@@ -280,81 +356,73 @@ impl Membership {
         sync::write_digests(partitioning, &self.bucket_digests(partitioning), &mut body);
         self.stats.syncs += 1;
         self.sync.view = self.members.view();
-        self.ask_step(peer, partitioning, body, by_packet, now);
+        let running = Running { peer, partitioning, by_packet, found_much: false };
+        self.ask_step(running, body, now);
     }
 
     /// Asks by packet if that is wanted and fits, else over a stream.
-    fn ask_step(
-        &mut self,
-        peer: Peer,
-        partitioning: Partitioning,
-        body: Vec<u8>,
-        by_packet: bool,
-        now: Instant,
-    ) {
-        let by_packet = by_packet && body.len() <= self.largest_sync_body_bytes();
-        let wait = match by_packet {
-            true => self.config.probe_timeout,
-            false => self.config.stream_timeout,
-        };
-        let body = Bytes::from(body);
-        self.sync.running = Some(Running { peer: peer.clone(), partitioning, until: now + wait });
+    fn ask_step(&mut self, mut running: Running, body: Vec<u8>, now: Instant) {
+        running.by_packet &= body.len() <= self.largest_sync_body_bytes();
+        let (to, body, by_packet) = (running.peer.clone(), Bytes::from(body), running.by_packet);
+        self.sync.running = Some(running);
         if by_packet {
-            return self.send_later(Outgoing::Sync { to: peer, body });
+            self.arm_sync_at(now + patience(&self.config, self.members.len()));
+            return self.send_later(Outgoing::Sync { to, body });
         }
-        self.start_exchange(peer, StreamRequestKind::Sync { body }, Purpose::Sync);
+        // The stream's owner tells of its end; this is for one who does not.
+        self.arm_sync_at(now + self.config.stream_timeout * 2);
+        self.start_exchange(to, StreamRequestKind::Sync { body }, Purpose::Sync);
     }
 
     /// What came of a stream on which a step was asked.
-    pub(super) fn sync_answered(&mut self, peer: Peer, body: &[u8], now: Instant) {
+    pub(super) fn sync_answered(&mut self, peer: &Peer, body: &[u8], now: Instant) {
         let step = sync::read(body, self.config.max_meta_bytes);
-        let running = self.sync.running.as_ref().filter(|running| running.peer == peer);
-        let Some(partitioning) = running.map(|running| running.partitioning) else {
+        let running = self.sync.running.as_ref();
+        let Some(running) = running.filter(|running| !running.by_packet && running.peer == *peer)
+        else {
             return self.drop(DropReason::UnexpectedSync);
         };
+        let partitioning = running.partitioning;
         match step {
             Ok(SyncStep::Listing(listing)) if listing.partitioning == partitioning => {
-                self.compare(peer, &listing, false, now);
+                self.compare(&listing, now);
             }
             Ok(SyncStep::Records(records)) if records.partitioning == partitioning => {
-                self.take_answer_records(peer, false, records, now);
+                self.take_answer_records(records, now);
             }
-            Ok(_) => self.sync_failed(DropReason::UnexpectedSync),
-            Err(error) => self.sync_failed(error.reason()),
+            Ok(_) => self.sync_failed(DropReason::UnexpectedSync, now),
+            Err(error) => self.sync_failed(error.reason(), now),
         }
     }
 
-    pub(super) fn sync_failed(&mut self, reason: DropReason) {
+    pub(super) fn sync_failed(&mut self, reason: DropReason, now: Instant) {
         self.drop(reason);
-        self.sync.running = None;
         self.stats.syncs_failed += 1;
+        self.sync_ended(false, now);
     }
 
     /// A stream on which a step was asked has failed.
-    pub(super) fn sync_exchange_failed(&mut self, error: ExchangeError) {
-        self.sync.running = None;
+    pub(super) fn sync_exchange_failed(&mut self, error: ExchangeError, now: Instant) {
         self.stats.syncs_failed += 1;
         self.events.push_back(Event::ExchangeFailed(error));
+        self.sync_ended(false, now);
     }
 
     /// The peer has listed its members in the differing buckets.
-    fn compare(&mut self, peer: Peer, listing: &Listing, by_packet: bool, now: Instant) {
-        let difference = self.difference(listing);
-        let found = difference.records.len() + difference.wanted_count;
+    fn compare(&mut self, listing: &Listing, now: Instant) {
+        let Some(mut running) = self.sync.running.take() else { return };
+        let Difference { records, wanted, wanted_count } = self.difference(listing);
+        let found = records.len() + wanted_count;
         self.sync.answered = true;
         if found == 0 {
-            self.sync.running = None;
-            return;
+            return self.sync_ended(false, now);
         }
-        if found * MUCH >= self.members.live() {
-            self.sync.pause = patience(&self.config, self.members.len());
-        }
-        self.stats.sync_records_sent += difference.records.len() as u64;
-        let Difference { records, wanted, wanted_count } = difference;
+        self.stats.sync_records_sent += records.len() as u64;
         let mut body = Vec::new();
         sync::write_records(listing.partitioning, &wanted, &records, &mut body);
-        let by_packet = by_packet && wanted_count <= MAX_WANTED_BY_PACKET;
-        self.ask_step(peer, listing.partitioning, body, by_packet, now);
+        running.found_much = found * MUCH >= self.members.live();
+        running.by_packet &= wanted_count <= MAX_WANTED_BY_PACKET;
+        self.ask_step(running, body, now);
     }
 
     /// Walks both lists of each bucket. Members of one mark are told apart by their order: where two share
@@ -396,8 +464,10 @@ impl Membership {
     }
 
     /// The peer has sent what was wanted, and what it holds for dead of what it was sent.
-    fn take_answer_records(&mut self, peer: Peer, by_packet: bool, records: Records, now: Instant) {
-        self.sync.running = None;
+    fn take_answer_records(&mut self, records: Records, now: Instant) {
+        let Some(Running { peer, by_packet, found_much, .. }) = self.sync.running.take() else {
+            return;
+        };
         let Records { partitioning, records, skipped, .. } = records;
         let contradictions = self.contradictions(&records);
         if !contradictions.is_empty() {
@@ -409,6 +479,7 @@ impl Membership {
         if !by_packet {
             self.sync.ask = Some(peer.clone());
         }
+        self.sync_ended(found_much, now);
         self.merge_synced(peer, false, records, skipped, now);
     }
 
@@ -435,7 +506,7 @@ impl Membership {
             SyncStep::Listing(listing)
                 if self.sync.is_running(listing.partitioning.salt, &name) =>
             {
-                self.compare(peer, &listing, true, now);
+                self.compare(&listing, now);
             }
             SyncStep::TooLarge { salt } if self.sync.is_running(salt, &name) => {
                 self.begin_sync(peer, false, now);
@@ -443,7 +514,7 @@ impl Membership {
             SyncStep::Records(records)
                 if self.sync.is_running(records.partitioning.salt, &name) =>
             {
-                self.take_answer_records(peer, true, records, now);
+                self.take_answer_records(records, now);
             }
             SyncStep::Listing(_) | SyncStep::TooLarge { .. } => {
                 self.drop(DropReason::UnexpectedSync);
