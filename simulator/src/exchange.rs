@@ -8,6 +8,7 @@ use memberlist_protocol::wire::stream::{
     FrameNumber, MessageFrames, MessageReader, PushPullStart, SnapshotRecord, StreamItem,
     StreamLimits, preamble,
 };
+use memberlist_protocol::wire::sync::{self, Partitioning};
 use memberlist_protocol::{
     Config, Dialect, ExchangeError, Membership, NodeId, Peer, SYNC_TOPIC, StreamRequestKind,
     StreamResponse,
@@ -104,6 +105,31 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
         (Some(_), _) => bad("another message was expected"),
         (None, _) => bad("unreadable"),
     }
+}
+
+/// The bytes of one record, as a step of comparing members carries it.
+pub(crate) fn record_bytes(record: &SnapshotRecord) -> u64 {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let partitioning = Partitioning { salt: 0, order: 0 };
+    sync::write_records(partitioning, &[], [record], &mut with);
+    sync::write_records(partitioning, &[], [], &mut without);
+    (with.len() - without.len()) as u64
+}
+
+/// The bytes of a step of comparing members as a question.
+pub(crate) fn request_bytes(body: Bytes) -> u64 {
+    write(Dialect::Native, MessageFrames::request(SYNC_TOPIC, body)).len() as u64
+}
+
+/// The same as an answer.
+pub(crate) fn response_bytes(body: Bytes) -> u64 {
+    write(Dialect::Native, MessageFrames::response(0, body)).len() as u64
+}
+
+/// The bytes of a whole state.
+pub(crate) fn state_bytes(machine: &Membership) -> u64 {
+    let records = machine.local_state();
+    write(Dialect::Native, state(machine, Dialect::Native, None, false, records)).len() as u64
 }
 
 fn state(

@@ -104,6 +104,7 @@ pub struct World<W: Watch = ()> {
     trace: Trace,
     steps: u64,
     stream_bytes: u64,
+    streams: u64,
     stop: Stop,
     /// A planted bug: packets that get lost, whatever the links are like.
     #[cfg(test)]
@@ -128,6 +129,7 @@ impl<W: Watch> World<W> {
             trace: Trace::default(),
             steps: 0,
             stream_bytes: 0,
+            streams: 0,
             stop: Stop::default(),
             #[cfg(test)]
             lose: None,
@@ -172,6 +174,11 @@ impl<W: Watch> World<W> {
     /// How many bytes were sent over streams.
     pub fn stream_bytes(&self) -> u64 {
         self.stream_bytes
+    }
+
+    /// How many streams were opened.
+    pub fn streams(&self) -> u64 {
+        self.streams
     }
 
     /// Lets time stand still as soon as that is asked.
@@ -667,6 +674,7 @@ impl<W: Watch> World<W> {
             return self.schedule(connected, unanswered(true));
         }
         self.stream_bytes += bytes.len() as u64;
+        self.streams += 1;
         let Some(asked) = self.stream_arrival(id, target, connected) else { return };
         let life = Some(self.processes[target as usize].life);
         let arrival = Arrival::Asked { exchange, from: id, bytes };

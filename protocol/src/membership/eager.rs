@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! transmissions of an item by a node ≤ l
-//! eager bytes of a node in t         ≤ 0.4 · r · t + 4 rounds in full packets + 1 packet
+//! eager bytes of a node in t         ≤ r · t / 5 + 2 rounds in full packets + 1 packet
 //! ```
 //!
 //! The first holds since eager rounds and ticks count together, the second by a token bucket. An item is
@@ -27,9 +27,9 @@ use crate::config::Config;
 use crate::node::{NodeState, Peer};
 
 /// Of what full ticks may send, so much may be sent beside them, in percent.
-const SHARE_PERCENT: u64 = 40;
+const SHARE_PERCENT: u64 = 20;
 /// Full rounds that may be sent at once after a quiet time.
-const BURST_ROUNDS: u64 = 4;
+const BURST_ROUNDS: u64 = 2;
 /// What a UDP packet costs besides its content, in bytes.
 const HEADER_BYTES: usize = 28;
 

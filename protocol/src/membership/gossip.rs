@@ -380,7 +380,8 @@ impl Membership {
         if !wrote || writer.parts() == 0 {
             return None;
         }
-        if shows_view && riding != Riding::Along {
+        // Eager packets are many and small; ticks and pings follow.
+        if shows_view && riding == Riding::Tick {
             let view = Message::View(self.own_view(own.id.as_str(), false));
             // If it fits.
             if writer.push(&view) {

@@ -31,8 +31,8 @@ pub(super) struct Record {
     pub(super) death: Option<Arc<Death>>,
     /// Whether it is known to read the native format.
     pub(super) native: bool,
-    /// Whether it has shown the digest of its view.
-    pub(super) shows_view: bool,
+    /// Whether it shows the digest of its view, as far as that is known.
+    pub(super) shows_view: Option<bool>,
 }
 
 impl Record {
@@ -45,7 +45,7 @@ impl Record {
             suspicion: None,
             death: None,
             native: false,
-            shows_view: false,
+            shows_view: None,
         }
     }
 
@@ -190,7 +190,9 @@ impl Members {
         record.since = now;
         // Who comes back may be another process.
         record.native &= is;
-        record.shows_view &= is;
+        if !is {
+            record.shows_view = None;
+        }
     }
 
     pub(super) fn set_incarnation(&mut self, position: usize, incarnation: u32) {

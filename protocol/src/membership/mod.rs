@@ -413,8 +413,10 @@ impl Membership {
             Err(error) => self.drop(error.reason()),
         });
         // The sender's view has in it what else the packet says.
-        if let (Some(speaker), Some(digest)) = (answers.speaker, answers.view) {
-            self.hear_view(&speaker, digest, now);
+        match (answers.speaker, answers.view) {
+            (Some(speaker), Some(digest)) => self.hear_view(&speaker, digest, now),
+            (Some(speaker), None) => self.miss_view(&speaker),
+            (None, _) => {}
         }
         self.watch_view(now);
     }
@@ -428,7 +430,7 @@ impl Membership {
     ) {
         self.stats.count_received(message.kind());
         match message {
-            Message::Ping(ping) => self.handle_ping(from, ping, answers),
+            Message::Ping(ping) => self.handle_ping(from, ping, answers, now),
             Message::IndirectPing(ping) => self.handle_indirect_ping(from, ping, answers, now),
             Message::Ack(ack) => {
                 answers.speaker = self.asked_member(from, ack.sequence);

@@ -12,11 +12,14 @@ use std::time::Instant;
 
 use rand::RngExt;
 
+use super::gossip::Outgoing;
 use super::push_pull::Purpose as ExchangePurpose;
-use super::relay::Purpose;
+use super::relay::{Answers, Purpose};
 use super::timer::Timer;
 use super::{Membership, StreamRequestKind};
+use crate::message::PingSource;
 use crate::node::{NodeId, NodeState, Peer};
+use crate::stats::DropReason;
 
 impl Membership {
     /// Starts the tick when there is somebody to look for.
@@ -85,6 +88,34 @@ impl Membership {
         let peer = Peer::named(tombstone.node.addr, tombstone.node.id.clone());
         let incarnation = tombstone.incarnation;
         self.ask_whether_back(peer, incarnation, Purpose::AskToRefute, now);
+    }
+
+    /// Who pings is there: if this node holds it for dead it is told so, and refutes. It may have been cut
+    /// off alone, and does not know.
+    pub(super) fn tell_the_buried(
+        &mut self,
+        from: &Peer,
+        source: PingSource<'_>,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
+        let known = (self.members.get(source.node))
+            .map(|record| (&record.node, record.incarnation(), record.state()));
+        let buried = known.or_else(|| {
+            let tombstone = self.tombstones.get(source.node)?;
+            Some((&tombstone.node, tombstone.incarnation, tombstone.state))
+        });
+        let Some((node, incarnation, NodeState::Dead)) = buried else { return };
+        if self.leaving || node.addr != from.addr || !std::mem::take(&mut answers.old_news) {
+            return;
+        }
+        let to = Peer::named(node.addr, node.id.clone());
+        match self.settled.may_answer(now) {
+            true => {
+                self.send_later(Outgoing::Accuse { to, incarnation, from: self.id.clone() });
+            }
+            false => self.drop(DropReason::TooManyAnswers),
+        }
     }
 
     fn ask_whether_back(&mut self, peer: Peer, incarnation: u32, purpose: Purpose, now: Instant) {

@@ -94,7 +94,13 @@ impl Membership {
         Answers { dialect, left: paid.min(most), news: true, old_news: true, speaker, view }
     }
 
-    pub(super) fn handle_ping(&mut self, from: &Peer, ping: &Ping<'_>, answers: &mut Answers) {
+    pub(super) fn handle_ping(
+        &mut self,
+        from: &Peer,
+        ping: &Ping<'_>,
+        answers: &mut Answers,
+        now: Instant,
+    ) {
         if !ping.node.is_empty() && !self.is_self(ping.node) {
             return self.drop(DropReason::WrongNode);
         }
@@ -103,6 +109,9 @@ impl Membership {
         }
         if let Some(source) = ping.source {
             self.learn_dialect(source.node, from, ping.native);
+        }
+        if let Some(source) = ping.source {
+            self.tell_the_buried(from, source, answers, now);
         }
         if !self.take_answer(answers) {
             return;

@@ -144,6 +144,11 @@ impl Sync {
         }
     }
 
+    /// This view needs nobody's confirmation.
+    pub(super) fn testing_trust(&mut self, view: ViewDigest) {
+        self.seen = view;
+    }
+
     fn may_serve(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.serving_since) >= Duration::from_secs(1) {
             self.serving_since = now;
@@ -200,7 +205,7 @@ impl Membership {
         if !record.state().is_live() {
             return;
         }
-        record.shows_view = true;
+        record.shows_view = Some(true);
         if digest == self.members.view().to_u64() {
             self.stats.views_equal += 1;
             return self.agree();
@@ -210,6 +215,13 @@ impl Membership {
         self.doubt_view(now);
         if std::mem::take(&mut self.sync.asked) && self.sync.running.is_none() {
             self.arm_sync_at(now);
+        }
+    }
+
+    /// A member has spoken to this one without showing a digest.
+    pub(super) fn miss_view(&mut self, from: &NodeId) {
+        if let Some(record) = self.members.get_mut(from.as_str()) {
+            record.shows_view = record.shows_view.or(Some(false));
         }
     }
 
@@ -343,13 +355,17 @@ impl Membership {
     /// Whether a periodic exchange with this member is to be one of whole states.
     pub(super) fn is_full_exchange_due(&mut self, position: usize) -> bool {
         self.sync.turns = self.sync.turns.wrapping_add(1);
-        let shows_view = self.members.at(position).shows_view;
-        !self.config.delta_sync || !shows_view || self.sync.turns % FULL_EXCHANGE_TURNS == 0
+        let record = self.members.at(position);
+        let peer = Peer::named(record.node.addr, record.node.id.clone());
+        !self.config.delta_sync
+            || record.shows_view == Some(false)
+            || self.dialect_for(&peer) == Dialect::Hashicorp
+            || self.sync.turns % FULL_EXCHANGE_TURNS == 0
     }
 
     // ---- the side that asks -------------------------------------------------------------------
 
-    fn begin_sync(&mut self, peer: Peer, by_packet: bool, now: Instant) {
+    pub(super) fn begin_sync(&mut self, peer: Peer, by_packet: bool, now: Instant) {
         let order = order_for(self.members.live());
         let partitioning = Partitioning { salt: self.rng.random(), order };
         let mut body = Vec::new();

@@ -14,7 +14,7 @@ pub use super::scale::{
 };
 use super::{Membership, Relation};
 use crate::message::{Alive, Dead, Suspect};
-use crate::node::{Node, NodeState};
+use crate::node::{Node, NodeState, Peer};
 use crate::wire::Dialect;
 use crate::wire::stream::RemoteRecord;
 
@@ -60,9 +60,47 @@ impl Membership {
     /// incarnation, without a word to anybody, as in a cluster that agreed long ago.
     #[doc(hidden)]
     pub fn testing_adopt(&mut self, nodes: &[Arc<Node>], now: Instant) {
-        let others = nodes.iter().filter(|node| node.id != self.id);
-        let record = |node| Record::new(Arc::clone(node), 1, NodeState::Alive, now);
-        self.members.extend(nodes.len(), others.map(record), &mut self.rng);
+        self.adopt(nodes.len(), nodes.iter().map(|node| (node, 1)), now);
+    }
+
+    /// The same, each at its incarnation.
+    #[doc(hidden)]
+    pub fn testing_adopt_at(&mut self, nodes: &[(Arc<Node>, u32)], now: Instant) {
+        self.adopt(nodes.len(), nodes.iter().map(|(node, at)| (node, *at)), now);
+    }
+
+    fn adopt<'a>(
+        &mut self,
+        count: usize,
+        nodes: impl Iterator<Item = (&'a Arc<Node>, u32)>,
+        now: Instant,
+    ) {
+        let own = self.id.clone();
+        let others = nodes.filter(|(node, _)| node.id != own);
+        let record = |(node, at)| Record::new(Arc::clone(node), at, NodeState::Alive, now);
+        self.members.extend(count, others.map(record), &mut self.rng);
+        // Nobody is to be asked about what all know.
+        self.sync.testing_trust(self.members.view());
+    }
+
+    /// The digest of the own view.
+    #[doc(hidden)]
+    pub fn testing_view(&self) -> u64 {
+        self.members.view().to_u64()
+    }
+
+    /// Compares members with that one now.
+    #[doc(hidden)]
+    pub fn testing_sync(&mut self, peer: Peer, now: Instant) {
+        self.begin_sync(peer, true, now);
+    }
+
+    /// Merges all that waits for it.
+    #[doc(hidden)]
+    pub fn testing_merge_all(&mut self, now: Instant) {
+        while !self.merges.is_empty() {
+            self.merge_slice(now);
+        }
     }
 
     /// The running suspicion of a member.

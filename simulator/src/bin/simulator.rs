@@ -11,7 +11,9 @@ mod show;
 use std::process::ExitCode;
 
 use args::{Args, Command, ExploreArgs, Shared, TuningArg};
-use memberlist_simulator::experiment::{Effort, convergence, lifeguard, scale, swim};
+use memberlist_simulator::experiment::{
+    Effort, convergence, dissemination, lifeguard, scale, swim,
+};
 use memberlist_simulator::explore;
 use memberlist_simulator::parallel::Stop;
 use memberlist_simulator::report::Report;
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
     }
     match &args.command {
         Command::Explore(explore) => search(explore, stop),
-        Command::Lifeguard { grid, tuning, service_time, runs, shared } => {
+        Command::Lifeguard { grid, tuning, service_time, runs, ticks_only, shared } => {
             let tunings = match tuning {
                 TuningArg::Paper => vec![lifeguard::Tuning::PAPER],
                 TuningArg::Go => vec![lifeguard::Tuning::GO],
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
             grid.service_time_us = *service_time;
             grid.repetitions = runs.map_or(grid.repetitions, usize::from);
             experiment(shared, stop, |effort| {
-                let run = |tuning| lifeguard::run(tuning, &grid, effort);
+                let with = |tuning| lifeguard::Tuning { ticks_only: *ticks_only, ..tuning };
+                let run = |tuning| lifeguard::run(with(tuning), &grid, effort);
                 lifeguard::report(&tunings.into_iter().map(run).collect::<Vec<_>>())
             })
         }
@@ -54,6 +57,14 @@ fn main() -> ExitCode {
             experiment(shared, stop, |effort| {
                 convergence::report(&convergence::run(&sizes, effort))
             })
+        }
+        Command::Dissemination { parts, grid, shared } => {
+            let parts = match parts.as_slice() {
+                [] => dissemination::Part::ALL.to_vec(),
+                parts => parts.iter().map(|part| part.part()).collect(),
+            };
+            let grid = grid.dissemination();
+            experiment(shared, stop, |effort| dissemination::run(&parts, grid, effort))
         }
         Command::Scale { nodes, seconds, mass_join, shared } => {
             let task = match mass_join {
@@ -98,12 +109,12 @@ fn search(args: &ExploreArgs, stop: Stop) -> ExitCode {
     let mut show = |done, total| progress.at(done, total);
     let (jobs, seed) = (args.shared.jobs(), args.shared.seed());
     let effort = &mut Effort { jobs, seed, stop, progress: &mut show };
-    let search = explore::search(args.seeds.clone(), args.wire.format(), effort);
+    let search = explore::search(args.seeds.clone(), |seed| args.scenario(seed), effort);
     progress.done();
     let command = |seed| {
-        let (next, wire) = (seed + 1, args.wire.flag());
+        let (next, flags) = (seed + 1, args.flags());
         format!(
-            "cargo run --release -p memberlist-simulator -- explore --seeds {seed}..{next}{wire} --trace"
+            "cargo run --release -p memberlist-simulator -- explore --seeds {seed}..{next}{flags} --trace"
         )
     };
     let holds = search.violations().next().is_none();
@@ -117,7 +128,7 @@ fn replay(args: &ExploreArgs, stop: &Stop) -> ExitCode {
         if stop.is_asked() {
             return ExitCode::FAILURE;
         }
-        let scenario = explore::Scenario::new(seed).speaking(args.wire.format());
+        let scenario = args.scenario(seed);
         say(&format!("seed {seed}: {scenario}"));
         let outcome = explore::run_until_stopped(&scenario, true, stop);
         say(outcome.log.trim_end());

@@ -76,13 +76,15 @@ pub struct Tuning {
     pub alpha: u32,
     /// `suspicion_max_timeout_mult`.
     pub beta: u32,
+    /// Without eager gossip, view digests and delta sync.
+    pub ticks_only: bool,
 }
 
 impl Tuning {
     /// The paper's.
-    pub const PAPER: Self = Self { alpha: 5, beta: 6 };
+    pub const PAPER: Self = Self { alpha: 5, beta: 6, ticks_only: false };
     /// Go memberlist's defaults, and this library's.
-    pub const GO: Self = Self { alpha: 4, beta: 6 };
+    pub const GO: Self = Self { alpha: 4, beta: 6, ticks_only: false };
 
     /// The settings of a member.
     pub fn config(self, variant: Variant) -> Config {
@@ -90,7 +92,10 @@ impl Tuning {
         config.suspicion_mult = self.alpha;
         config.suspicion_max_timeout_mult = self.beta;
         config.lifeguard = variant.parts();
-        config
+        match self.ticks_only {
+            true => super::ticks_only(config),
+            false => config,
+        }
     }
 }
 

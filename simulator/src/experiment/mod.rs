@@ -1,11 +1,14 @@
 //! What the papers measured, measured again on this implementation.
 
 pub mod convergence;
+pub mod dissemination;
 pub mod lifeguard;
 pub mod scale;
 pub mod swim;
 
 use std::time::Duration;
+
+use memberlist_protocol::Config;
 
 use crate::network::{Delay, LinkModel, PacketModel, StreamModel};
 use crate::parallel::Stop;
@@ -30,6 +33,14 @@ pub fn lan_link(loss: f64) -> LinkModel {
         // TCP retransmits: what a loss costs a stream is time, not the exchange.
         streams: StreamModel { delay, loss: 0.0 },
     }
+}
+
+/// The same settings without eager gossip, view digests and delta sync: news goes with ticks, and whole
+/// states are exchanged, as in Go.
+pub fn ticks_only(mut config: Config) -> Config {
+    config.eager_gossip_spacing = Duration::ZERO;
+    config.delta_sync = false;
+    config
 }
 
 /// A seed for one of many runs.

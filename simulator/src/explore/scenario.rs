@@ -115,6 +115,8 @@ pub struct Scenario {
     pub actions: u32,
     /// What the processes speak; see [`Scenario::speaking`].
     pub wire: WireFormat,
+    /// Without eager gossip, view digests and delta sync.
+    pub ticks_only: bool,
 }
 
 impl Scenario {
@@ -152,6 +154,7 @@ impl Scenario {
             actions: rng.random_range(8..48),
             config,
             wire: WireFormat::Native,
+            ticks_only: false,
         }
     }
 
@@ -162,9 +165,18 @@ impl Scenario {
         Self { wire, ..self }
     }
 
+    /// The same without eager gossip, view digests and delta sync.
+    #[must_use]
+    pub fn ticking(self, ticks_only: bool) -> Self {
+        Self { ticks_only, ..self }
+    }
+
     /// The settings of a process for one of its lives, the first being 1.
     pub fn config_of(&self, id: ProcessId, life: u32) -> Config {
         let mut config = self.config.clone();
+        if self.ticks_only {
+            config = crate::experiment::ticks_only(config);
+        }
         config.wire_format = match self.wire {
             WireFormat::Mixed if (id + life) % 2 == 0 => WireFormat::Hashicorp,
             wire => wire,

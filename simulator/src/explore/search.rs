@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use memberlist_protocol::WireFormat;
 use serde::Serialize;
 
 use super::run::{Outcome, run_until_stopped};
@@ -75,13 +74,17 @@ impl Search {
     }
 }
 
-/// Runs the scenarios of all these seeds in a wire format.
-pub fn search(seeds: Range<u64>, wire: WireFormat, effort: &mut Effort<'_>) -> Search {
+/// Runs the scenarios of all these seeds.
+pub fn search(
+    seeds: Range<u64>,
+    scenario: impl Fn(u64) -> Scenario + Sync,
+    effort: &mut Effort<'_>,
+) -> Search {
     let seeds: Vec<u64> = seeds.collect();
     let (mut done, total) = (0, seeds.len());
     let (stop, progress) = (effort.stop.clone(), &mut effort.progress);
     let one = |seed: &u64| {
-        let outcome = run_until_stopped(&Scenario::new(*seed).speaking(wire), false, &stop);
+        let outcome = run_until_stopped(&scenario(*seed), false, &stop);
         // What was found before the stop is true; that nothing was found means nothing.
         let counts = outcome.violation.is_some() || !outcome.interrupted;
         counts.then(|| SeedOutcome::from(outcome))

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use memberlist_protocol::WireFormat;
-use memberlist_simulator::experiment::{convergence, lifeguard, swim};
+use memberlist_simulator::experiment::{convergence, dissemination, lifeguard, swim};
+use memberlist_simulator::explore::Scenario;
 use memberlist_simulator::parallel::default_jobs;
 use memberlist_simulator::report::Files;
 
@@ -45,6 +46,9 @@ pub(crate) enum Command {
         /// Instead of the grid's number of runs of each combination
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         runs: Option<u16>,
+        /// Without eager gossip, view digests and delta sync
+        #[arg(long)]
+        ticks_only: bool,
         #[command(flatten)]
         shared: Shared,
     },
@@ -73,6 +77,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         shared: Shared,
     },
+    /// What eager gossip, view digests and delta sync give and cost, beside a cluster without them
+    Dissemination {
+        /// Which parts; all if none is given
+        #[arg(value_enum)]
+        parts: Vec<PartArg>,
+        /// How much is run
+        #[arg(long, value_enum, default_value_t = Grid::Full)]
+        grid: Grid,
+        #[command(flatten)]
+        shared: Shared,
+    },
     /// What simulating a cluster costs: wall time and memory
     Scale {
         /// How many members
@@ -91,7 +106,7 @@ pub(crate) enum Command {
 
 impl Command {
     fn has_plots(&self) -> bool {
-        !matches!(self, Self::Explore(_) | Self::Scale { .. })
+        !matches!(self, Self::Explore(_) | Self::Scale { .. } | Self::Dissemination { .. })
     }
 }
 
@@ -129,11 +144,27 @@ pub(crate) struct ExploreArgs {
     /// What the processes speak; in a mixed cluster half of them read Go's format alone
     #[arg(long, value_enum, default_value_t = Wire::Native)]
     pub(crate) wire: Wire,
+    /// Without eager gossip, view digests and delta sync
+    #[arg(long)]
+    pub(crate) ticks_only: bool,
     /// Show everything that happens in each; no files are written
     #[arg(long, conflicts_with_all = ["json", "csv", "markdown", "svg"])]
     pub(crate) trace: bool,
     #[command(flatten)]
     pub(crate) shared: Shared,
+}
+
+impl ExploreArgs {
+    /// The scenario of a seed, as the flags want it.
+    pub(crate) fn scenario(&self, seed: u64) -> Scenario {
+        Scenario::new(seed).speaking(self.wire.format()).ticking(self.ticks_only)
+    }
+
+    /// The flags that ask for the same, each behind a space.
+    pub(crate) fn flags(&self) -> String {
+        let ticks_only = if self.ticks_only { " --ticks-only" } else { "" };
+        format!("{}{ticks_only}", self.wire.flag())
+    }
 }
 
 /// What all commands take.
@@ -208,6 +239,13 @@ impl Grid {
         }
     }
 
+    pub(crate) fn dissemination(self) -> dissemination::Grid {
+        match self {
+            Self::Full => dissemination::Grid::Full,
+            Self::Small => dissemination::Grid::Small,
+        }
+    }
+
     pub(crate) fn convergence(
         self,
         nodes: &[usize],
@@ -226,6 +264,35 @@ impl Grid {
             sizes.losses = losses.to_vec();
         }
         sizes
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(crate) enum PartArg {
+    /// One update
+    Update,
+    /// A hundred updates a second
+    Load,
+    /// All join one seed at once
+    Joins,
+    /// Halves that have buried each other, and one member cut off alone
+    Partition,
+    /// Bytes while nothing happens
+    Steady,
+    /// Bytes of one sync
+    Sync,
+}
+
+impl PartArg {
+    pub(crate) fn part(self) -> dissemination::Part {
+        match self {
+            Self::Update => dissemination::Part::Update,
+            Self::Load => dissemination::Part::Load,
+            Self::Joins => dissemination::Part::Joins,
+            Self::Partition => dissemination::Part::Partition,
+            Self::Steady => dissemination::Part::Steady,
+            Self::Sync => dissemination::Part::Sync,
+        }
     }
 }
 
@@ -268,6 +335,7 @@ impl Args {
             | Command::Lifeguard { shared, .. }
             | Command::Swim { shared, .. }
             | Command::Convergence { shared, .. }
+            | Command::Dissemination { shared, .. }
             | Command::Scale { shared, .. } => shared,
         }
     }

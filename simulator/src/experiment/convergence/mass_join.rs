@@ -7,7 +7,7 @@ use memberlist_protocol::{Config, Event};
 use super::Spread;
 use super::update::bytes_sent;
 use crate::experiment::lan_link;
-use crate::network::{Network, ProcessId};
+use crate::network::{LinkModel, Network, ProcessId};
 use crate::parallel::Stop;
 use crate::process::Process;
 use crate::time::Time;
@@ -44,7 +44,7 @@ impl Watch for Pairs {
     }
 }
 
-/// One mass join; `None` if it was stopped.
+/// One mass join in a data centre; `None` if it was stopped.
 pub fn one(
     config: &Config,
     members: usize,
@@ -53,10 +53,22 @@ pub fn one(
     limit: Duration,
     stop: &Stop,
 ) -> Option<Spread> {
+    over(config, lan_link(loss), members, seed, limit, stop)
+}
+
+/// The same over other links.
+pub fn over(
+    config: &Config,
+    link: LinkModel,
+    members: usize,
+    seed: u64,
+    limit: Duration,
+    stop: &Stop,
+) -> Option<Spread> {
     let pairs = members * members;
     let wanted = [pairs.div_ceil(2), (pairs * 99).div_ceil(100), pairs];
     let watch = Pairs { wanted, ..Pairs::default() };
-    let mut world = World::new(seed, Network::new(lan_link(loss)), watch);
+    let mut world = World::new(seed, Network::new(link), watch);
     world.set_stop(stop.clone());
     for _ in 0..members {
         world.add(config.clone());
