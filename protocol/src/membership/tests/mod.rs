@@ -5,6 +5,7 @@
 //! check the machine's invariants after every step, and never sleep.
 
 mod bad_input;
+mod eager;
 mod farewell;
 mod gossip;
 mod join_leave;
@@ -15,6 +16,7 @@ mod reconnect;
 mod relay;
 mod soak;
 mod suspicion;
+mod sync;
 mod transitions;
 
 use std::net::SocketAddr;
@@ -60,8 +62,7 @@ fn peer(i: usize) -> Peer {
     addr(i).into()
 }
 
-/// LAN settings with only those mechanisms that a test asks for by itself.
-/// Neither exchanges nor comparisons of states: packets hold what a test asks for.
+/// LAN settings with neither exchanges nor comparisons of states: packets hold what a test asks for.
 fn quiet() -> Config {
     let mut config = Config::lan();
     config.push_pull_interval = Duration::ZERO;
@@ -187,8 +188,11 @@ fn take_packets(machine: &mut Membership, at: Duration, room: Room) -> Vec<Sent>
 /// What must hold of a machine between any two calls.
 fn check_invariants(machine: &Membership) {
     let members = &machine.members;
-    let live = members.iter().filter(|record| record.state().is_live()).count();
-    assert_eq!(members.live(), live);
+    let live = || members.iter().filter(|record| record.state().is_live());
+    assert_eq!(members.live(), live().count());
+    let mut view = super::digest::ViewDigest::default();
+    live().for_each(|record| view.add(record.node.id.as_str(), record.incarnation()));
+    assert_eq!(members.view(), view);
     assert!(members.len() <= machine.config.max_members);
     for (at, record) in members.iter().enumerate() {
         let name = record.node.id.as_str();
