@@ -16,6 +16,7 @@ mod relay;
 mod soak;
 mod suspicion;
 mod transitions;
+mod user_state;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
