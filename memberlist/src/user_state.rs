@@ -78,7 +78,7 @@ impl UserStates {
 
     /// What was merged last from that peer.
     fn held(&self, from: &NodeId) -> Option<Digest> {
-        self.merged().digests.get(from)?.digest
+        self.merged().held(from)
     }
 
     /// Tells the delegate of a state with that digest, unless this is what it was told of last; says
@@ -86,8 +86,7 @@ impl UserStates {
     fn merge(&self, from: &NodeId, digest: Digest, state: Bytes) -> bool {
         // Held until it is remembered, so that the order is that of the queue.
         let mut merged = self.merged();
-        let held = merged.digests.get(from).and_then(|held| held.digest);
-        if held == Some(digest) {
+        if merged.held(from) == Some(digest) {
             return true;
         }
         let taken = self.hub.publish(Notice::UserState { state, join: false });
@@ -149,6 +148,10 @@ struct Held {
 }
 
 impl Merged {
+    fn held(&self, from: &NodeId) -> Option<Digest> {
+        self.digests.get(from)?.digest
+    }
+
     fn put(&mut self, from: &NodeId, digest: Option<Digest>) -> u64 {
         self.turns += 1;
         let turn = self.turns;
@@ -404,9 +407,11 @@ where
     };
     let states = &context.user_states;
     let answer = Answer::to(&question, own.digest, states.held(&question.from));
+    // One that is not sent is let go before the peer is waited for.
+    let own = Some(own.state).filter(|_| answer.follows);
     channel.send(MessageFrames::response(DONE, answer.encode().into())).await?;
-    if answer.follows {
-        channel.send(MessageFrames::response(DONE, own.state)).await?;
+    if let Some(state) = own {
+        channel.send(MessageFrames::response(DONE, state)).await?;
     }
     if !answer.wanted {
         return Ok(None);
