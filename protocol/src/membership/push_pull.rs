@@ -158,8 +158,7 @@ impl Membership {
         let is_full_due = self.is_full_exchange_due(position);
         let node = &self.members.at(position).node;
         let peer = Peer::named(node.addr, node.id.clone());
-        // Go's format has no requests: there, the application's state comes with all others.
-        let (kind, purpose) = match is_full_due || self.dialect_for(&peer) != Dialect::Native {
+        let (kind, purpose) = match is_full_due {
             true => (StreamRequestKind::PushPull { join: false }, Purpose::Periodic),
             false => (StreamRequestKind::UserState, Purpose::UserState),
         };

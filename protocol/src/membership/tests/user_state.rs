@@ -14,8 +14,11 @@ fn turning(config: impl FnOnce(&mut Config), shows: bool) -> One {
     config(&mut own);
     let mut one = One::knowing(own, 3);
     let view = one.machine.members.view().to_u64();
-    for i in (1..=3).filter(|_| shows) {
-        one.machine.hear_view(&id(i), view, one.now);
+    for i in 1..=3 {
+        match shows {
+            true => one.machine.hear_view(&id(i), view, one.now),
+            false => one.machine.miss_view(&id(i)),
+        }
     }
     one
 }
