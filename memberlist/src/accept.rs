@@ -23,6 +23,7 @@ use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt, to_its_end};
+use crate::user_state;
 
 /// What a task that serves one stream needs.
 struct Server {
@@ -139,6 +140,20 @@ impl Server {
                     Some(Ok(answer)) => channel.send(MessageFrames::response(0, answer)).await,
                     Some(Err(refusal)) => channel.send_error(&text_for_the_refused(&refusal)).await,
                     None => Ok(()),
+                }
+            }
+            StreamItem::Request { topic: user_state::TOPIC, body } => {
+                match user_state::serve(channel, &self.context, peer, &body).await {
+                    Ok(Some(reason)) => {
+                        self.count(reason).await;
+                        Ok(())
+                    }
+                    Ok(None) => Ok(()),
+                    Err(StreamFault::Content(error)) => {
+                        self.count(error.reason()).await;
+                        channel.refuse(&error.to_string()).await.and(Err(error.into()))
+                    }
+                    Err(fault) => Err(fault),
                 }
             }
             StreamItem::Request { topic, .. } => {

@@ -26,6 +26,7 @@ use crate::messages::{Delivery, Messages};
 use crate::observe::{drop_messages, tell_messages, tell_notices};
 use crate::shared::Shared;
 use crate::streams::{Budget, StreamContext};
+use crate::user_state::UserStates;
 
 /// Commands that wait for the node's task; callers wait when it is full.
 const COMMAND_CAPACITY: usize = 256;
@@ -112,7 +113,8 @@ impl Builder {
         let transport = Arc::new(transport);
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
         let port = transport.advertise_addr().port();
-        let context = stream_context(&config, id, port, &delegate, layers);
+        let user_states = Arc::new(UserStates::new(Arc::clone(&hub)));
+        let context = stream_context(&config, id, port, &delegate, layers, user_states);
         let messages = messages.unwrap_or_else(|| {
             let (sender, receiver) = mpsc::channel(queue_capacity(&config));
             match observed {
@@ -168,6 +170,7 @@ fn stream_context(
     port: u16,
     delegate: &Arc<dyn Delegate>,
     layers: Arc<Layers>,
+    user_states: Arc<UserStates>,
 ) -> StreamContext {
     StreamContext {
         own,
@@ -180,6 +183,7 @@ fn stream_context(
         budget_bytes: config.max_buffered_stream_bytes,
         delegate: Arc::clone(delegate),
         layers,
+        user_states,
     }
 }
 

@@ -108,8 +108,14 @@ pub trait Delegate: Send + Sync + 'static {
 
     // ---- state
 
-    /// The application's state, sent in every exchange of states. `join` says whether it is a first
-    /// contact. Default none. If it panics, that exchange fails on both sides.
+    /// The application's state, at most 20 MiB. `join` says whether it is a first contact. Default none.
+    /// If it panics, that exchange fails on both sides.
+    ///
+    /// Asked for in every exchange of states. Between full push/pulls it is sent only to who has neither
+    /// merged it last nor an equal one, which is told by a digest of its bytes: give the same bytes for
+    /// the same state, so without a time in them, and with what is in a map in a fixed order. Of two
+    /// states with one digest, which nobody meets who does not construct them, the second is sent with
+    /// the next change, full push/pull or join.
     fn local_state(&self, join: bool) -> Bytes {
         let _ = join;
         Bytes::new()
@@ -178,7 +184,8 @@ pub trait Delegate: Send + Sync + 'static {
         let _ = (node, rtt, payload);
     }
 
-    /// The state of another node's application, after its members were merged. Never empty.
+    /// The state of another node's application, after the members that came with it were merged. Never
+    /// empty. One that has not changed since may come again.
     fn merge_remote_state(&self, state: Bytes, join: bool) {
         let _ = (state, join);
     }

@@ -31,6 +31,7 @@ use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{StreamContext, push_pull, stream_ping, sync, to_its_end};
+use crate::user_state;
 
 /// The largest packet that any transport can receive.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
@@ -422,6 +423,9 @@ impl<T: Transport> Driver<T> {
                     StreamRequestKind::Sync { body } => {
                         sync(&*transport, &context, &peer, dialect, body).await
                     }
+                    StreamRequestKind::UserState => {
+                        user_state::exchange(&*transport, &context, &peer).await
+                    }
                     _ => Err(ExchangeError::Cancelled),
                 }
             };
@@ -450,8 +454,13 @@ impl<T: Transport> Driver<T> {
             Happened::PingCompleted { node, rtt, payload } => {
                 self.shared.hub.publish(Notice::PingCompleted { node, rtt, payload });
             }
-            Happened::UserState { state, join } => {
-                self.shared.hub.publish(Notice::UserState { state, join });
+            Happened::UserState { from, state, join } => {
+                let Some(merged) = self.context.user_states.merge_pushed(from, state, join) else {
+                    return;
+                };
+                // A digest of 20 MiB takes longer than this task may.
+                let user_states = Arc::clone(&self.context.user_states);
+                self.streams.spawn(async move { user_states.remember(merged) });
             }
             Happened::PingDone { id, rtt } => {
                 self.waiting.pings.remove(&id).map(|reply| reply.send(rtt));

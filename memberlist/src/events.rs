@@ -152,19 +152,24 @@ impl Hub {
         lock(&self.state).live
     }
 
-    /// Applies an event and tells everybody.
-    pub(crate) fn publish(&self, notice: Notice) {
+    /// Applies an event and tells everybody; says whether everybody had room for it, who wants such.
+    pub(crate) fn publish(&self, notice: Notice) -> bool {
         let mut state = lock(&self.state);
         if let Notice::Event(event) = &notice {
             state.apply(event);
         }
-        let mut abandoned = false;
+        let (mut abandoned, mut taken) = (false, true);
         for queue in &state.subscribers {
-            abandoned |= queue.push(&notice, &self.dropped);
+            match queue.push(&notice, &self.dropped) {
+                Pushed::Taken => {}
+                Pushed::Dropped => taken = false,
+                Pushed::Abandoned => abandoned = true,
+            }
         }
         if abandoned {
             state.subscribers.retain(|queue| !lock(&queue.state).abandoned);
         }
+        taken
     }
 
     /// Raises a member's incarnation, of which there is nothing else to tell.
@@ -233,21 +238,34 @@ impl HubState {
     }
 }
 
+/// What became of a notice at one subscriber.
+enum Pushed {
+    /// It waits, or a snapshot replaces it, or this subscriber wants none of its kind.
+    Taken,
+    /// There was no room.
+    Dropped,
+    /// The subscriber is gone.
+    Abandoned,
+}
+
 impl Queue {
-    /// Says whether the subscriber is gone.
-    fn push(&self, notice: &Notice, dropped: &Dropped) -> bool {
+    fn push(&self, notice: &Notice, dropped: &Dropped) -> Pushed {
         let mut state = lock(&self.state);
         if state.abandoned {
-            return true;
+            return Pushed::Abandoned;
         }
         match (notice, self.capacity.others) {
             (Notice::Event(_), _) => state.push_event(notice, self.capacity.events),
-            (_, None) => return false,
-            (_, Some(capacity)) => state.push_other(notice, capacity, dropped),
+            (_, None) => return Pushed::Taken,
+            (_, Some(capacity)) => {
+                if !state.push_other(notice, capacity, dropped) {
+                    return Pushed::Dropped;
+                }
+            }
         }
         drop(state);
         self.notify.notify_one();
-        false
+        Pushed::Taken
     }
 }
 
@@ -265,24 +283,26 @@ impl QueueState {
         }
     }
 
-    fn push_other(&mut self, other: &Notice, capacity: Others, dropped: &Dropped) {
+    /// Says whether there was room.
+    fn push_other(&mut self, other: &Notice, capacity: Others, dropped: &Dropped) -> bool {
         match other {
             Notice::UserState { state, .. } => {
                 let bytes = self.user_state_bytes + waiting_bytes(state);
                 if bytes > capacity.user_state_bytes {
                     dropped.user_states.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    return false;
                 }
                 self.user_state_bytes = bytes;
             }
             Notice::PingCompleted { .. } if self.pings >= capacity.pings => {
                 dropped.pings.fetch_add(1, Ordering::Relaxed);
-                return;
+                return false;
             }
             Notice::PingCompleted { .. } => self.pings += 1,
-            Notice::Event(_) => return,
+            Notice::Event(_) => return false,
         }
         self.waiting.push_back(other.clone());
+        true
     }
 
     fn pop(&mut self) -> Option<Notice> {
@@ -480,8 +500,8 @@ mod tests {
         let others = Others { pings: 2, user_state_bytes: 2 * (USER_STATE_OVERHEAD_BYTES + 10) };
         let mut notices = hub.subscribe(Capacity { events: 1, others: Some(others) });
         notices.try_next().unwrap();
-        (0..5).for_each(|_| hub.publish(ping()));
-        (0..5).for_each(|_| hub.publish(user_state("ten bytes.")));
+        assert_eq!((0..5).filter(|_| hub.publish(ping())).count(), 2);
+        assert_eq!((0..5).filter(|_| hub.publish(user_state("ten bytes."))).count(), 2);
         join(&hub, "a");
         let waiting: Vec<_> = std::iter::from_fn(|| notices.try_next()).collect();
         assert_eq!(waiting.len(), 2 + 2 + 1);

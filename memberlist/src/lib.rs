@@ -49,6 +49,7 @@ mod shared;
 mod streams;
 #[doc(hidden)]
 pub mod testing;
+mod user_state;
 
 pub use builder::Builder;
 pub use bytes::Bytes;

@@ -28,6 +28,7 @@ use crate::delegate::Delegate;
 #[cfg(feature = "encryption")]
 use crate::layers::StreamKeys;
 use crate::layers::{KeyName, LayerError, Layers, StreamReader, StreamWriter};
+use crate::user_state::UserStates;
 
 /// How much is read at a time, and the least progress that a peer must make within a timeout.
 const READ_BYTES: usize = 16 * 1024;
@@ -63,6 +64,7 @@ pub(crate) struct StreamContext {
     pub(crate) budget_bytes: usize,
     pub(crate) delegate: Arc<dyn Delegate>,
     pub(crate) layers: Arc<Layers>,
+    pub(crate) user_states: Arc<UserStates>,
 }
 
 /// A share of the memory for messages that are being read, or wait for the application or to be
@@ -475,12 +477,17 @@ pub(crate) fn own_state(
     records: Vec<SnapshotRecord>,
 ) -> Result<MessageFrames, StreamFault> {
     let start = PushPullStart { from: context.own.clone(), to, join };
+    let user_state = application_state(context, join)?;
+    Ok(MessageFrames::push_pull(dialect, start, records.into(), user_state))
+}
+
+/// What the application gives for its state.
+pub(crate) fn application_state(context: &StreamContext, join: bool) -> Result<Bytes, StreamFault> {
     let asked = catch_unwind(AssertUnwindSafe(|| context.delegate.local_state(join)));
-    let user_state = asked.map_err(|_| {
+    asked.map_err(|_| {
         error!("the application's delegate panicked in local_state: no states are exchanged");
         StreamFault::NoState
-    })?;
-    Ok(MessageFrames::push_pull(dialect, start, records.into(), user_state))
+    })
 }
 
 /// Runs an exchange to its end, even if that is a panic: who waits for it must hear of it.
@@ -601,6 +608,7 @@ mod tests {
                 Default::default(),
                 Default::default(),
             )),
+            user_states: Arc::default(),
         }
     }
 

@@ -255,6 +255,11 @@ pub struct Stats {
     pub push_pulls_failed: u64,
     /// Exchanges served to others.
     pub push_pulls_served: u64,
+    /// Exchanges of the applications' states alone begun here, those included that an empty own state
+    /// ends at once.
+    pub user_state_exchanges: u64,
+    /// Of those, how many failed, whatever had been exchanged by then.
+    pub user_state_exchanges_failed: u64,
     /// Failed members tried again.
     pub reconnects: u64,
     /// Failed members that answered and were merged again.

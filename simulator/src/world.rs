@@ -647,9 +647,17 @@ impl<W: Watch> World<W> {
 
     /// Connects, sends the question, and makes sure that there is an end to waiting for the answer.
     fn carry_question(&mut self, id: ProcessId, request: StreamRequest) {
+        let StreamRequest { id: operation, to, dialect, kind, timeout, .. } = request;
+        if kind == StreamRequestKind::UserState {
+            // Applications have no state here: as in a node, no stream is opened.
+            let now = self.instant();
+            if let Some(machine) = self.processes[id as usize].machine.as_mut() {
+                machine.handle_stream_response(operation, StreamResponse::UserState, now);
+            }
+            return;
+        }
         let exchange = self.next_exchange;
         self.next_exchange += 1;
-        let StreamRequest { id: operation, to, dialect, kind, timeout, .. } = request;
         let ping = match kind {
             StreamRequestKind::Ping { sequence, .. } => Some(sequence),
             _ => None,

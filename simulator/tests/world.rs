@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memberlist_protocol::{Config, NodeState};
+use memberlist_protocol::{Config, NodeState, Stats};
 use memberlist_simulator::network::{LinkModel, Network, ProcessId};
 use memberlist_simulator::{Pause, World};
 
@@ -76,4 +76,27 @@ fn a_short_pause_is_refuted() {
         let back = |world: &World| all_see(world, 5, NodeState::Alive);
         assert!(world.run_until_holds(Duration::from_secs(30), 10 * MS, back).is_some());
     }
+}
+
+/// Applications have no state here, so that streams cost what the protocol's own exchanges cost.
+#[test]
+fn exchanges_of_user_states_carry_nothing() {
+    let mut world = cluster(8, 5, 0.0);
+    world.run_for(Duration::from_secs(60));
+    let sum = |world: &World, of: fn(&Stats) -> u64| -> u64 {
+        world.processes().iter().filter_map(|p| p.machine()).map(|m| of(m.stats())).sum()
+    };
+    let others = |stats: &Stats| stats.push_pulls + stats.push_pulls_served + stats.syncs;
+    let alone = |stats: &Stats| stats.user_state_exchanges;
+    let mut quiet = 0;
+    for _ in 0..600 {
+        let before = (sum(&world, others), sum(&world, alone), world.stream_bytes());
+        world.run_for(Duration::from_secs(1));
+        if sum(&world, others) == before.0 {
+            quiet += sum(&world, alone) - before.1;
+            assert_eq!(world.stream_bytes(), before.2);
+        }
+    }
+    assert!(quiet > 50, "{quiet}");
+    assert_eq!(sum(&world, |stats| stats.user_state_exchanges_failed), 0);
 }

@@ -41,6 +41,7 @@ fn context(name: &str, keys: &[u8]) -> StreamContext {
         budget_bytes: 1 << 20,
         delegate: Arc::new(()),
         layers: Arc::new(layers),
+        user_states: Arc::default(),
     }
 }
 

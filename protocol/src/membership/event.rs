@@ -219,6 +219,8 @@ pub enum Event {
     ExchangeFailed(ExchangeError),
     /// Application state came with a push/pull.
     UserState {
+        /// Whose it is, if the peer's name is known: in Go's format a peer that asked does not say it.
+        from: Option<NodeId>,
         /// The state, never empty.
         state: Bytes,
         /// Whether the exchange was a join.

@@ -65,6 +65,9 @@ pub enum StreamRequestKind {
         /// The step.
         body: Bytes,
     },
+    /// Exchange the applications' states, as far as they have changed; nothing of the machine's is part
+    /// of it. Always in the native format.
+    UserState,
 }
 
 /// The topic of requests that compare members; see [`Membership::serve_sync`].
@@ -83,6 +86,8 @@ pub enum StreamResponse {
     },
     /// The answer to a step of comparing members.
     Sync(Bytes),
+    /// The applications' states have been exchanged, or there was nothing to exchange.
+    UserState,
     /// Nothing.
     Failed(ExchangeError),
 }
@@ -102,12 +107,15 @@ pub(super) enum Purpose {
     Reconnect,
     ProbePing,
     Sync,
+    UserState,
 }
 
 /// A state on its way into the table.
 #[derive(Debug)]
 pub(super) struct Merge {
     peer: Peer,
+    /// Whose state it is, in its own words.
+    from: Option<NodeId>,
     /// Whether the peer's name is what the transport has verified, not what this node asked for.
     verified: bool,
     join: Option<OperationId>,
@@ -147,12 +155,14 @@ impl Membership {
         let Some(&position) = chosen.first() else {
             return;
         };
-        if !self.is_full_exchange_due(position) {
-            return;
-        }
+        let is_full_due = self.is_full_exchange_due(position);
         let node = &self.members.at(position).node;
         let peer = Peer::named(node.addr, node.id.clone());
-        self.start_exchange(peer, StreamRequestKind::PushPull { join: false }, Purpose::Periodic);
+        let (kind, purpose) = match is_full_due {
+            true => (StreamRequestKind::PushPull { join: false }, Purpose::Periodic),
+            false => (StreamRequestKind::UserState, Purpose::UserState),
+        };
+        self.start_exchange(peer, kind, purpose);
     }
 
     pub(super) fn start_exchange(
@@ -168,6 +178,10 @@ impl Membership {
                 self.config.stream_timeout
             }
             StreamRequestKind::Sync { .. } => self.config.stream_timeout,
+            StreamRequestKind::UserState => {
+                self.stats.user_state_exchanges += 1;
+                self.config.stream_timeout
+            }
             StreamRequestKind::Ping { timeout, .. } => timeout,
         };
         self.exchanges.insert(id, Exchange { peer: to.clone(), purpose });
@@ -202,6 +216,11 @@ impl Membership {
                 self.sync_exchange_failed(error, now);
             }
             _ if purpose == Purpose::Sync => self.sync_failed(DropReason::UnexpectedSync, now),
+            StreamResponse::UserState if purpose == Purpose::UserState => {}
+            StreamResponse::Failed(error) if purpose == Purpose::UserState => {
+                self.user_state_failed(error);
+            }
+            _ if purpose == Purpose::UserState => self.user_state_failed(of_another_kind(peer)),
             StreamResponse::PushPull(state) if purpose != Purpose::ProbePing => {
                 if purpose == Purpose::Reconnect {
                     self.stats.reconnects_succeeded += 1;
@@ -218,12 +237,19 @@ impl Membership {
                 self.probe_stream_done(id, None);
             }
             StreamResponse::Failed(error) => self.exchange_failed(peer, join, error),
-            StreamResponse::Ack { .. } | StreamResponse::PushPull(_) | StreamResponse::Sync(_) => {
-                let message = "an answer of another kind".to_owned();
-                let error = ExchangeError::BadAnswer { peer: peer.clone(), message };
-                self.exchange_failed(peer, join, error);
+            StreamResponse::Ack { .. }
+            | StreamResponse::PushPull(_)
+            | StreamResponse::Sync(_)
+            | StreamResponse::UserState => {
+                self.exchange_failed(peer.clone(), join, of_another_kind(peer));
             }
         }
+    }
+
+    /// Nothing else hangs on it: the next turn tries again, with somebody.
+    fn user_state_failed(&mut self, error: ExchangeError) {
+        self.stats.user_state_exchanges_failed += 1;
+        self.events.push_back(Event::ExchangeFailed(error));
     }
 
     fn exchange_failed(&mut self, peer: Peer, join: Option<OperationId>, error: ExchangeError) {
@@ -302,7 +328,9 @@ impl Membership {
         }
         let total = state.nodes.len();
         let (records, user_state, _held) = (state.nodes.into(), state.user_state, state.held);
-        let merge = Merge { peer, verified, join, joining, records, user_state, total, _held };
+        let from = state.from.or_else(|| peer.name.clone());
+        let merge =
+            Merge { peer, from, verified, join, joining, records, user_state, total, _held };
         self.merges.push_back(merge);
         self.merge_slice(now);
     }
@@ -372,8 +400,8 @@ impl Membership {
     /// The application hears of the peer's state when it knows the peer's members.
     fn merged(&mut self, merge: Merge) {
         if !merge.user_state.is_empty() {
-            let (state, join) = (merge.user_state, merge.joining);
-            self.events.push_back(Event::UserState { state, join });
+            let (from, state, join) = (merge.from, merge.user_state, merge.joining);
+            self.events.push_back(Event::UserState { from, state, join });
         }
         if let Some(id) = merge.join {
             let (peer, result) = (merge.peer, Ok(merge.total));
@@ -436,6 +464,10 @@ impl Membership {
         }
         Ok(())
     }
+}
+
+fn of_another_kind(peer: Peer) -> ExchangeError {
+    ExchangeError::BadAnswer { peer, message: "an answer of another kind".to_owned() }
 }
 
 /// Who a peer is that does not say so itself, as in Go's format: the one that is alive at its address, in its

@@ -18,6 +18,7 @@ mod soak;
 mod suspicion;
 mod sync;
 mod transitions;
+mod user_state;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -320,6 +320,7 @@ fn serve(
             }
             Err(error) => StreamResponse::Failed(error),
         },
+        StreamRequestKind::UserState => StreamResponse::UserState,
         &StreamRequestKind::Ping { sequence, .. } => {
             let source = NodeId::new(&name(from_index)).ok();
             match machine.handle_stream_ping(&from, request.to.name.as_ref(), source.as_ref()) {

@@ -33,7 +33,7 @@ fn stream_ping(one: &mut One) -> Option<(OperationId, u32)> {
     let request = one.machine.poll_stream_request()?;
     match request.kind {
         StreamRequestKind::Ping { sequence, .. } => Some((request.id, sequence)),
-        StreamRequestKind::PushPull { .. } | StreamRequestKind::Sync { .. } => None,
+        _ => None,
     }
 }
 

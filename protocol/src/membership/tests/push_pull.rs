@@ -122,7 +122,7 @@ fn user_state_says_whether_it_came_with_a_join() {
         let user_state = Bytes::from_static(b"x");
         let state = RemoteState { user_state: user_state.clone(), ..state_of(join, vec![]) };
         be_asked(&mut one, state);
-        assert_eq!(one.events(), [Event::UserState { state: user_state, join }]);
+        assert_eq!(one.events(), [Event::UserState { from: None, state: user_state, join }]);
         be_asked(&mut one, state_of(join, vec![]));
         assert_eq!(one.events(), []);
     }
