@@ -62,13 +62,13 @@ impl Bucket {
 
     /// Byte nanoseconds that a nanosecond earns, times the interval.
     fn earned(config: &Config, time: Duration) -> u128 {
-        u128::from(tick_bytes(config) * SHARE_PERCENT / 100) * time.as_nanos()
+        u128::from(tick_bytes(config) / 100 * SHARE_PERCENT).saturating_mul(time.as_nanos())
     }
 
     fn fill(&mut self, config: &Config, now: Instant) {
         let since = now.saturating_duration_since(self.filled_at);
         let interval = config.gossip_interval.as_nanos().max(1);
-        let earned = Self::earned(config, since) + self.rest;
+        let earned = Self::earned(config, since).saturating_add(self.rest);
         self.filled_at = now;
         self.rest = earned % interval;
         let earned = i64::try_from(earned / interval).unwrap_or(i64::MAX);
@@ -78,8 +78,8 @@ impl Bucket {
     /// The time until there is a token again.
     fn wait(&self, config: &Config) -> Duration {
         let missing = u128::try_from(1 - self.tokens).unwrap_or(0);
-        let nanos = missing * config.gossip_interval.as_nanos();
-        let rate = u128::from(tick_bytes(config) * SHARE_PERCENT / 100).max(1);
+        let nanos = missing.saturating_mul(config.gossip_interval.as_nanos());
+        let rate = u128::from(tick_bytes(config) / 100 * SHARE_PERCENT).max(1);
         Duration::from_nanos(u64::try_from(nanos.div_ceil(rate)).unwrap_or(u64::MAX))
     }
 }
