@@ -47,6 +47,7 @@ mod messages;
 mod observe;
 mod shared;
 mod streams;
+mod turns;
 #[doc(hidden)]
 pub mod testing;
 

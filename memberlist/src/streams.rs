@@ -569,6 +569,7 @@ pub(crate) fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
         StreamItem::Request { .. } => "a request",
         StreamItem::Response { .. } => "a response",
         StreamItem::Error(_) => "an error",
+        StreamItem::Busy(_) => "that it is busy",
         _ => "a message of an unknown kind",
     };
     ExchangeError::BadAnswer { peer: peer.clone(), message: format!("{what} was not expected") }
