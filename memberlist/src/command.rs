@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
-use memberlist_protocol::wire::stream::{Busy, RemoteState, SnapshotRecord};
+use memberlist_protocol::wire::stream::{Busy, RemoteState};
 use memberlist_protocol::{
     BroadcastError, DropReason, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority,
     Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
+
+use crate::turns::Served;
 
 /// Ends when the caller gives up waiting: the other end is dropped.
 pub(crate) type Cancelled = oneshot::Receiver<()>;
@@ -86,7 +88,7 @@ pub(crate) enum Command {
     ServePushPull {
         peer: Peer,
         state: RemoteState,
-        reply: oneshot::Sender<Result<(Vec<SnapshotRecord>, RemoteState), ExchangeError>>,
+        reply: oneshot::Sender<Result<Served, ExchangeError>>,
     },
     /// What to tell a peer in the native format for which there is no place.
     TellBusy {

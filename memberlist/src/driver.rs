@@ -30,8 +30,8 @@ use crate::layers::{Layers, Wrapping};
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
-use crate::turns::{Asking, Turns};
 use crate::streams::{StreamContext, push_pull, stream_ping, sync, to_its_end};
+use crate::turns::{Asking, Turns};
 
 /// The largest packet that any transport can receive.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;

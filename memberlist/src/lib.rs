@@ -47,9 +47,9 @@ mod messages;
 mod observe;
 mod shared;
 mod streams;
-mod turns;
 #[doc(hidden)]
 pub mod testing;
+mod turns;
 
 pub use builder::Builder;
 pub use bytes::Bytes;
