@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use memberlist::memory::{LinkConfig, MemoryNetwork, MemoryTransport};
+use memberlist::net::NetTransport;
 use memberlist::protocol::DropReason;
 use memberlist::protocol::wire::Dialect;
 use memberlist::protocol::wire::stream::{FrameNumber, MessageFrames, PushPullStart, preamble};
@@ -19,8 +20,9 @@ use memberlist::transport::{Destination, OpenError, RecvError, SendError, Source
 use memberlist::{
     Builder, Config, Delegate, Encryption, JoinError, Memberlist, Transport, WireFormat,
 };
-use memberlist_tests::{quick, within};
+use memberlist_tests::{Cluster, quick, within};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -307,4 +309,84 @@ async fn a_join_that_is_given_up_asks_no_more() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let after = node.stats().await.unwrap();
     assert_eq!((after.joins_retried, after.push_pulls), (before.joins_retried, before.push_pulls));
+}
+
+/// A stream for which there is no place is told so before its question is read to the end, which may be long,
+/// under the key that it asked with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_turned_away_hears_of_it_whatever_it_says() {
+    for encrypted in [false, true] {
+        let cluster = Cluster::<NetTransport>::new();
+        let encryption = || encrypted.then(|| Encryption::new(Keyring::new(key())));
+        let config = |name: &str| {
+            let mut config = quick(name);
+            config.protocol.compression = false;
+            config.encryption = encryption();
+            config
+        };
+        let mut small = config("seed");
+        small.max_inbound_streams = 1;
+        small.protocol.stream_timeout = Duration::from_secs(60);
+        let seed = cluster.start(Builder::new(small)).await;
+        // It takes the only place, and says nothing.
+        let held = TcpStream::connect(seed.addr()).await.unwrap();
+        let mut long = config("long");
+        long.protocol.stream_timeout = Duration::from_secs(1);
+        let long = cluster.start(Builder::new(long).delegate(Large)).await;
+        let mut short = config("short");
+        short.protocol.stream_timeout = Duration::from_secs(1);
+        let short = cluster.start(Builder::new(short)).await;
+        let to = seed.addr().to_string();
+        for node in [&long, &short] {
+            let error = error_of(within("the end of the join", node.join([&to])).await);
+            assert!(matches!(error, ExchangeError::Busy { .. }), "{}: {error}", node.name());
+        }
+        // A question that was not read is none of a join that is known.
+        assert!(seed.stats().await.unwrap().joins_deferred > 0);
+        assert!(seed.streams_refused() > 0);
+        drop(held);
+        for node in [&long, &short] {
+            within("a join", node.join([&to])).await.unwrap();
+        }
+    }
+}
+
+/// A hostile seed whose busy answers are garbage, or lead nowhere, or never end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_seed_costs_a_bounded_number_of_attempts() {
+    let record = |body: &[u8]| {
+        let frame = [&[0, 0, 0, 0, 1, 23], body].concat();
+        [&[0x4d, 1], &(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+    };
+    let member = |ip: [u8; 4], port: u8| [&[1, b'x', 4], &ip[..], &[port]].concat();
+    let naming = |member: Vec<u8>| record(&[vec![1, 1], member].concat());
+    for (answer, says, most) in [
+        (record(&[]), "bad busy answer", 1),
+        (record(&[1, 200]), "more than four", 1),
+        (naming(member([0; 4], 80)), "cannot be the address of a node", 1),
+        (naming(member([127, 0, 0, 1], 0)), "cannot be the address of a node", 1),
+        (naming(member([127, 0, 0, 1], 1)), "is busy", 10),
+        (record(&[0, 0]), "is busy", 10),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let seed = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (count, said) = (Arc::clone(&asked), answer.clone());
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut question = [0; 1024];
+                let _ = stream.read(&mut question).await;
+                let _ = stream.write_all(&said).await;
+            }
+        });
+        let transport = NetTransport::bind_addr("127.0.0.1:0".parse().unwrap()).unwrap();
+        let node = Memberlist::start(transport, quick("node")).await.unwrap();
+        let error = error_of(within("the end of the join", node.join([&seed])).await).to_string();
+        let refused = error.contains("refused");
+        assert!(error.contains(says) || (says == "is busy" && refused), "{says}: {error}");
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((1..=most).contains(&asked), "{says}: asked {asked} times");
+        serving.abort();
+    }
 }
