@@ -70,8 +70,8 @@ enum Event {
         process: ProcessId,
         life: u32,
         peer: Peer,
-        state: RemoteState,
-        departure: Departure,
+        state: Box<RemoteState>,
+        departure: Box<Departure>,
     },
     Arrive {
         process: ProcessId,
@@ -489,8 +489,8 @@ impl<W: Watch> World<W> {
                 let target = &mut self.processes[process as usize];
                 if target.life == life {
                     if let Some(machine) = target.machine.as_mut() {
-                        machine.finish_push_pull(peer, Some(state), now);
-                        self.depart(process, departure);
+                        machine.finish_push_pull(peer, Some(*state), now);
+                        self.depart(process, *departure);
                         self.drain(process);
                     }
                 }
@@ -578,6 +578,7 @@ impl<W: Watch> World<W> {
             match served {
                 Some(state) if !self.serving_time.is_zero() => {
                     let (process, life) = (id, self.processes[id as usize].life);
+                    let (state, departure) = (Box::new(state), Box::new(departure));
                     let served = Event::Served { process, life, peer, state, departure };
                     self.schedule(self.now + self.serving_time, served);
                 }
