@@ -170,7 +170,6 @@ async fn everybody_joins() {
     }
     let took = began.elapsed();
     let (most, stats) = (counts.most.load(Ordering::Relaxed), seed.stats().await.unwrap());
-    println!("{took:?}, {most} streams at most, {} deferred", stats.joins_deferred);
     assert_eq!(nodes.len(), CROWD);
     // Served, turned away, and the one that is being looked at.
     assert!(most <= 8 + 2 * 8 + 1, "{most} streams at once");
