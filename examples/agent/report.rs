@@ -242,6 +242,8 @@ impl Health {
             ("refutations", stats.refutations),
             ("push_pulls", stats.push_pulls),
             ("push_pulls_failed", stats.push_pulls_failed),
+            ("joins_deferred", stats.joins_deferred),
+            ("joins_retried", stats.joins_retried),
             ("reconnects", stats.reconnects),
             ("send_errors", stats.send_errors),
         ];

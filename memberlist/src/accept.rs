@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use memberlist_protocol::wire::Dialect;
-use memberlist_protocol::wire::stream::{MessageFrames, RemoteState, SnapshotRecord, StreamItem};
-use memberlist_protocol::{DropReason, ExchangeError, Peer, SYNC_TOPIC};
+use memberlist_protocol::wire::stream::{
+    Busy, MessageFrames, RemoteState, SnapshotRecord, StreamItem,
+};
+use memberlist_protocol::{DropReason, ExchangeError, NodeId, Peer, SYNC_TOPIC};
 use memberlist_transport::{RecvError, Source, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -23,13 +26,36 @@ use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{Channel, StreamContext, StreamFault, ack, own_state, receipt, to_its_end};
+use crate::turns::Served;
 use crate::user_state;
+
+/// While all that may be served are, this many times as many are listened to, to be turned away.
+const TURNED_AWAY_PER_SERVED: usize = 2;
+/// What is listened to of one that is turned away: a record and its seal, with which it is known in which
+/// format and under which key it is to be told so.
+const TURNED_AWAY_BYTES: usize = 72 * 1024;
+/// How long one that is turned away may take over its question, at most.
+const TURNED_AWAY_TIME: Duration = Duration::from_secs(2);
+/// How long a further stream is kept waiting, before it is closed: a crowd may come faster than tasks are run.
+const CROWD_PATIENCE: Duration = Duration::from_millis(50);
+/// When those are to come back who want something else than a push/pull.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What peers are told that read nothing else.
+const TOO_MANY: &str = "too many exchanges are being served here; try again later";
 
 /// What a task that serves one stream needs.
 struct Server {
     context: StreamContext,
     commands: mpsc::WeakSender<Command>,
     messages: mpsc::Sender<Delivery>,
+    shared: Arc<Shared>,
+}
+
+/// Whether a stream has a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Served,
+    TurnedAway,
 }
 
 /// Accepts streams until the transport is closed. Dropping the future ends every stream that is
@@ -42,8 +68,9 @@ pub(crate) async fn accept_streams<T: Transport>(
     max_streams: usize,
     shared: Arc<Shared>,
 ) {
-    let server = Arc::new(Server { context, commands, messages });
-    let mut serving = JoinSet::new();
+    let server = Arc::new(Server { context, commands, messages, shared });
+    let (mut serving, mut turning_away) = (JoinSet::new(), JoinSet::new());
+    let max_turned_away = max_streams.saturating_mul(TURNED_AWAY_PER_SERVED);
     let (mut unaccepted, mut backoff) = (RateLimit::default(), Backoff::default());
     loop {
         let accepted = transport.accept_stream().await;
@@ -51,12 +78,27 @@ pub(crate) async fn accept_streams<T: Transport>(
             backoff.reset();
         }
         while serving.try_join_next().is_some() {}
+        while turning_away.try_join_next().is_some() {}
+        if accepted.is_ok() && serving.len() >= max_streams && turning_away.len() >= max_turned_away
+        {
+            let place = async {
+                tokio::select! {
+                    Some(_) = serving.join_next() => {}
+                    Some(_) = turning_away.join_next() => {}
+                }
+            };
+            // Whether there is one now is seen below.
+            let _ = tokio::time::timeout(CROWD_PATIENCE, place).await;
+        }
         match accepted {
             Ok((stream, source)) if serving.len() < max_streams => {
-                serving.spawn(serve(stream, source, Arc::clone(&server)));
+                serving.spawn(serve(stream, source, Stage::Served, Arc::clone(&server)));
+            }
+            Ok((stream, source)) if turning_away.len() < max_turned_away => {
+                turning_away.spawn(serve(stream, source, Stage::TurnedAway, Arc::clone(&server)));
             }
             Ok((_, source)) => {
-                shared.streams_refused.fetch_add(1, Ordering::Relaxed);
+                server.count_refused();
                 debug!(from = %source.addr, "stream closed at once: {max_streams} are being served");
             }
             Err(RecvError::Closed) => return,
@@ -70,7 +112,7 @@ pub(crate) async fn accept_streams<T: Transport>(
     }
 }
 
-async fn serve<S>(stream: S, source: Source, server: Arc<Server>)
+async fn serve<S>(stream: S, source: Source, stage: Stage, server: Arc<Server>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -78,9 +120,31 @@ where
         debug!(from = %source.addr, "stream closed at once: no member can have its verified name");
         return server.count(DropReason::IdentityMismatch).await;
     };
-    let mut channel = Channel::accepted(stream, server.context.clone());
-    let outcome = match channel.receive().await {
+    let mut context = server.context.clone();
+    if stage == Stage::TurnedAway {
+        context.timeout = (context.timeout / 3).min(TURNED_AWAY_TIME);
+        context.max_question_bytes = TURNED_AWAY_BYTES;
+    }
+    let patience = context.timeout;
+    let mut channel = Channel::accepted(stream, context);
+    let received = match stage {
+        Stage::Served => channel.receive().await,
+        // In all, however well it gets on.
+        Stage::TurnedAway => match tokio::time::timeout(patience, channel.receive()).await {
+            Ok(received) => received,
+            Err(_) => Err(StreamFault::Stalled(patience)),
+        },
+    };
+    let unread = matches!(received, Err(StreamFault::TooMuch));
+    if stage == Stage::TurnedAway && received.is_err() && !unread {
+        server.count_refused();
+    }
+    let outcome = match received {
+        Ok(item) if stage == Stage::TurnedAway => {
+            server.turn_away(&mut channel, &peer, Some(item)).await
+        }
         Ok(item) => server.answer(&mut channel, &peer, item).await,
+        Err(StreamFault::TooMuch) => server.turn_away(&mut channel, &peer, None).await,
         Err(StreamFault::Eof) => return,
         Err(StreamFault::Layer(error)) => {
             server.context.layers.warn(peer.addr, "stream", &error);
@@ -95,6 +159,7 @@ where
         Err(fault) => Err(fault),
     };
     let finished = match &outcome {
+        Ok(()) if unread => channel.finish_refused().await,
         Ok(()) => channel.finish().await,
         Err(StreamFault::Layer(_) | StreamFault::Content(_)) => channel.finish_refused().await,
         Err(_) => Ok(()),
@@ -167,6 +232,65 @@ impl Server {
         }
     }
 
+    fn count_refused(&self) {
+        self.shared.streams_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells a peer for whose stream there is no place to come back, if it was read that far.
+    async fn turn_away<S>(
+        &self,
+        channel: &mut Channel<S>,
+        peer: &Peer,
+        item: Option<StreamItem>,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match item {
+            // To answer is as cheap, and without an answer this node may be suspected.
+            Some(item @ StreamItem::Ping { .. }) => self.answer(channel, peer, item).await,
+            Some(StreamItem::PushPull(state)) => match self.meant_for_another(&state) {
+                Some(text) => channel.send_error(&text).await,
+                None => self.tell_busy(channel, state.from.clone(), state.join).await,
+            },
+            _ => {
+                self.count_refused();
+                // Nothing proves that it is meant for this node: it is told of no others.
+                let busy = Busy { retry_after: RETRY_AFTER, others: Vec::new() };
+                match channel.dialect() {
+                    _ if channel.is_unproven() => channel.refuse_in_the_clear(TOO_MANY).await,
+                    Dialect::Native => channel.send(MessageFrames::busy(&busy)).await,
+                    Dialect::Hashicorp => channel.send_error(TOO_MANY).await,
+                }
+            }
+        }
+    }
+
+    /// Tells a peer whose push/pull cannot be served to come back. Go's format has no word for that.
+    async fn tell_busy<S>(
+        &self,
+        channel: &mut Channel<S>,
+        asker: Option<NodeId>,
+        join: bool,
+    ) -> Result<(), StreamFault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if channel.dialect() == Dialect::Hashicorp {
+            self.count(DropReason::TooManyPushPulls).await;
+            return channel.send_error(TOO_MANY).await;
+        }
+        match self.ask(|reply| Command::TellBusy { asker, join, reply }).await {
+            Some(busy) => channel.send(MessageFrames::busy(&busy)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn meant_for_another(&self, state: &RemoteState) -> Option<String> {
+        let other = state.to.as_ref().filter(|to| **to != self.context.own)?;
+        Some(format!("this is {}, not {other}", self.context.own))
+    }
+
     /// Tells a peer whose label or keys do not fit, as far as it can read that, and without telling
     /// what would fit.
     async fn refuse<S>(
@@ -211,13 +335,20 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if let Some(other) = state.to.as_ref().filter(|to| **to != self.context.own) {
-            let text = format!("this is {}, not {other}", self.context.own);
+        if let Some(text) = self.meant_for_another(&state) {
             return channel.send_error(&text).await;
         }
-        let command = |reply| Command::ServePushPull { peer: peer.clone(), state, reply };
-        let (records, state) = match self.ask(command).await {
+        let (asker, join) = (state.from.clone(), state.join);
+        let patience = match channel.dialect() {
+            // It can be told to come back, so that it does not keep others from coming.
+            Dialect::Native => self.context.timeout / 30,
+            Dialect::Hashicorp => self.context.timeout / 3,
+        };
+        let (records, state) = match self.turn(peer.clone(), state, patience).await {
             Some(Ok(served)) => served,
+            Some(Err(ExchangeError::Busy { .. })) => {
+                return self.tell_busy(channel, asker, join).await;
+            }
             Some(Err(refusal)) => {
                 let text = text_for_the_refused(&refusal);
                 return channel.send_error(&text).await;
@@ -274,6 +405,27 @@ impl Server {
                 }
                 Err(_) if receipts => channel.send(receipt(false)).await?,
                 Err(_) => {}
+            }
+        }
+    }
+
+    /// Waits for the turn of a push/pull.
+    async fn turn(
+        &self,
+        peer: Peer,
+        state: RemoteState,
+        patience: Duration,
+    ) -> Option<Result<Served, ExchangeError>> {
+        let (reply, mut answer) = oneshot::channel();
+        let busy = ExchangeError::Busy { peer: peer.clone(), attempts: 1, retry_after: patience };
+        let command = Command::ServePushPull { peer, state, reply };
+        self.commands.upgrade()?.send(command).await.ok()?;
+        match tokio::time::timeout(patience, &mut answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                // What was given at this very moment must be finished.
+                answer.close();
+                Some(answer.try_recv().unwrap_or(Err(busy)))
             }
         }
     }

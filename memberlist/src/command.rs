@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
-use memberlist_protocol::wire::stream::{RemoteState, SnapshotRecord};
+use memberlist_protocol::wire::stream::{Busy, RemoteState};
 use memberlist_protocol::{
     BroadcastError, DropReason, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority,
     Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
+
+use crate::turns::Served;
 
 /// Ends when the caller gives up waiting: the other end is dropped.
 pub(crate) type Cancelled = oneshot::Receiver<()>;
@@ -65,6 +67,10 @@ pub(crate) enum Command {
         reply: oneshot::Sender<()>,
     },
 
+    /// Nobody waits for that join any more.
+    GiveUpJoin {
+        id: OperationId,
+    },
     /// A stream that the machine asked for has ended.
     StreamDone {
         id: OperationId,
@@ -77,11 +83,18 @@ pub(crate) enum Command {
         source: Option<NodeId>,
         reply: oneshot::Sender<bool>,
     },
-    /// A peer has sent its state and wants this node's; its own is given back with it.
+    /// A peer has sent its state and wants this node's; its own is given back with it. While too many are
+    /// being served it waits for its turn, until the other end of `reply` is dropped.
     ServePushPull {
         peer: Peer,
         state: RemoteState,
-        reply: oneshot::Sender<Result<(Vec<SnapshotRecord>, RemoteState), ExchangeError>>,
+        reply: oneshot::Sender<Result<Served, ExchangeError>>,
+    },
+    /// What to tell a peer in the native format for which there is no place.
+    TellBusy {
+        asker: Option<NodeId>,
+        join: bool,
+        reply: oneshot::Sender<Busy>,
     },
     /// A peer compares its members with this node's, step by step.
     ServeSync {

@@ -34,7 +34,9 @@ pub struct Config {
     /// Join exchanges that run at the same time; more seeds wait for their turn. Default 16. Too
     /// many of them is load for the seeds.
     pub join_concurrency: usize,
-    /// Inbound streams that are served at once; one more is closed and counted. Default 256.
+    /// Inbound streams that are served at once. Default 256. Twice as many more are listened to for a moment
+    /// (72 KiB; two seconds, or a third of `stream_timeout` if that is less) and told to come back; one more
+    /// is closed and counted.
     pub max_inbound_streams: usize,
     /// Bytes of stream messages that are held at once, over all streams: while being read, while
     /// waiting for the application, and while the members of a state wait to be merged, each of

@@ -18,7 +18,7 @@ use memberlist_protocol::{
     Peer, StreamRequest, StreamRequestKind, StreamResponse,
 };
 use memberlist_transport::{Destination, RecvError, SendError, Transport};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
@@ -31,6 +31,7 @@ use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{StreamContext, push_pull, stream_ping, sync, to_its_end};
+use crate::turns::{Asking, Turns};
 use crate::user_state;
 
 /// The largest packet that any transport can receive.
@@ -59,7 +60,8 @@ thread_local! {
 #[derive(Default)]
 struct Waiting {
     joins: HashMap<OperationId, oneshot::Sender<Result<usize, ExchangeError>>>,
-    cancels: HashMap<OperationId, Cancelled>,
+    /// Dropped when the join ends, however.
+    joining: HashMap<OperationId, watch::Sender<()>>,
     pings: HashMap<OperationId, oneshot::Sender<Option<Duration>>>,
     /// Several callers may wait for one farewell.
     broadcasts: HashMap<OperationId, Vec<oneshot::Sender<()>>>,
@@ -77,6 +79,8 @@ pub(crate) struct Driver<T: Transport> {
     accepting: JoinHandle<()>,
     streams: JoinSet<()>,
     waiting: Waiting,
+    /// Push/pulls of peers that wait for a place.
+    turns: Turns,
     packet: Vec<u8>,
     /// What the machine was told of the layers.
     wrapping: Option<Wrapping>,
@@ -121,6 +125,7 @@ impl<T: Transport> Driver<T> {
             accepting,
             streams: JoinSet::new(),
             waiting: Waiting::default(),
+            turns: Turns::default(),
             packet: Vec::new(),
             wrapping: None,
             deaf_until: None,
@@ -183,6 +188,7 @@ impl<T: Transport> Driver<T> {
             _ => {}
         }
         self.machine.handle_timeout(now());
+        self.turns.serve(&mut self.machine, now());
         flow
     }
 
@@ -246,7 +252,7 @@ impl<T: Transport> Driver<T> {
             Command::Join { peer, cancelled, reply } => {
                 let id = self.machine.join(peer);
                 self.waiting.joins.insert(id, reply);
-                self.waiting.cancels.insert(id, cancelled);
+                self.watch_join(id, cancelled);
             }
             Command::Leave { reply } => {
                 let id = self.machine.leave(now);
@@ -283,6 +289,11 @@ impl<T: Transport> Driver<T> {
             #[cfg(feature = "encryption")]
             Command::HandOver(newcomer) => self.hand_over(newcomer),
             Command::CountDrop { reason } => self.machine.count_drop(reason),
+            Command::GiveUpJoin { id } => {
+                self.machine.cancel_join(id);
+                // Ends its stream.
+                self.waiting.joining.remove(&id);
+            }
             Command::StreamDone { id, response } => {
                 if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &response {
                     self.machine.count_drop(*reason);
@@ -294,11 +305,10 @@ impl<T: Transport> Driver<T> {
                 let _ = reply.send(self.machine.handle_stream_ping(&peer, node, source));
             }
             Command::ServePushPull { peer, state, reply } => {
-                let served = self.machine.serve_push_pull(&peer, &state);
-                // Nothing has to follow on a refusal, even if nobody hears of it.
-                if let Err(Ok(_)) = reply.send(served.map(|records| (records, state))) {
-                    self.machine.finish_push_pull(peer, None, now);
-                }
+                self.turns.push(Asking { peer, state, reply }, &mut self.machine, now);
+            }
+            Command::TellBusy { asker, join, reply } => {
+                drop(reply.send(self.machine.tell_busy(asker.as_ref(), join, now)));
             }
             Command::ServeSync { peer, body, reply } => {
                 let _ = reply.send(self.machine.serve_sync(&peer, &body, now));
@@ -308,6 +318,24 @@ impl<T: Transport> Driver<T> {
             }
         }
         Flow::Continue
+    }
+
+    /// Ends a join when its caller has given it up, at any time: it may wait without a stream.
+    fn watch_join(&mut self, id: OperationId, cancelled: Cancelled) {
+        let sender = self.sender.clone();
+        let (going_on, ended) = watch::channel(());
+        self.waiting.joining.insert(id, going_on);
+        self.streams.spawn(async move {
+            tokio::select! {
+                // Nothing is ever sent: this is the drop of the other end.
+                _ = cancelled => {}
+                () = ends(ended) => return,
+            }
+            if let Some(sender) = sender.upgrade() {
+                // If the node is down, its joins have ended.
+                let _ = sender.send(Command::GiveUpJoin { id }).await;
+            }
+        });
     }
 
     /// The machine knows one limit for all; some peer's may have become smaller.
@@ -401,7 +429,7 @@ impl<T: Transport> Driver<T> {
     fn open_stream(&mut self, request: StreamRequest) {
         // Weak: a peer that does not answer keeps no node whose last handle is gone.
         let sender = self.sender.clone();
-        let cancelled = self.waiting.cancels.remove(&request.id);
+        let cancelled = self.waiting.joining.get(&request.id).map(watch::Sender::subscribe);
         let transport = Arc::clone(&self.transport);
         let context = self.context.clone();
         let (id, peer, dialect) = (request.id, request.to.clone(), request.dialect);
@@ -467,6 +495,7 @@ impl<T: Transport> Driver<T> {
             }
             Happened::JoinDone { id, peer, result } => {
                 debug!(%peer, ?result, "join ended");
+                self.waiting.joining.remove(&id);
                 self.waiting.joins.remove(&id).map(|reply| reply.send(result));
             }
             Happened::BroadcastDone(id) => {
@@ -615,12 +644,16 @@ fn warn_packets_lost(node: &Node, stray_ack: Option<SocketAddr>) {
     }
 }
 
-async fn given_up(cancelled: Option<Cancelled>) {
-    match cancelled {
-        // Nothing is ever sent: this is the drop of the other end.
-        Some(dropped) => drop(dropped.await),
+/// Until a join ends that is watched; never for what is no join.
+async fn given_up(watched: Option<watch::Receiver<()>>) {
+    match watched {
+        Some(watched) => ends(watched).await,
         None => std::future::pending().await,
     }
+}
+
+async fn ends(mut watched: watch::Receiver<()>) {
+    while watched.changed().await.is_ok() {}
 }
 
 fn destination(peer: &Peer) -> Destination {

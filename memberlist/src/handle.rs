@@ -177,7 +177,9 @@ impl<T: Transport> Memberlist<T> {
         self.inner.shared.packets_dropped.load(Ordering::Relaxed)
     }
 
-    /// Inbound streams that were closed at once, because too many were being served.
+    /// Inbound streams that were closed without having been served, because too many were: at once, or after
+    /// they were told to come back. Push/pulls that were told so are not among them: see
+    /// [`Stats::joins_deferred`].
     pub fn streams_refused(&self) -> u64 {
         self.inner.shared.streams_refused.load(Ordering::Relaxed)
     }
@@ -231,7 +233,9 @@ impl<T: Transport> Memberlist<T> {
     /// Joins the cluster of the seeds: all are tried, at the same time, and each has its result.
     ///
     /// A seed is `[name/]host[:port]`: an IP address or a host name, of which every address is
-    /// tried; without a port [`Config::default_port`]; a name says which node is expected there. A
+    /// tried; without a port [`Config::default_port`]; a name says which node is expected there. A seed that is
+    /// busy is asked again when it says, or another member that it names, ten times at most and for three
+    /// [`stream_timeout`](memberlist_protocol::Config::stream_timeout). A
     /// node that has left is alive again by this. Link-local IPv6 addresses (`fe80::…`) do not work:
     /// they mean something on one interface only, and members pass addresses on.
     ///

@@ -49,6 +49,7 @@ mod shared;
 mod streams;
 #[doc(hidden)]
 pub mod testing;
+mod turns;
 mod user_state;
 
 pub use builder::Builder;

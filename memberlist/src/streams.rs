@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
 use memberlist_protocol::wire::stream::{
-    FrameNumber, Held, MessageFrames, MessageReader, PushPullStart, SnapshotRecord, StreamError,
-    StreamItem, StreamLimits, preamble,
+    Busy, FrameNumber, Held, MessageFrames, MessageReader, PushPullStart, SnapshotRecord,
+    StreamError, StreamItem, StreamLimits, preamble,
 };
 use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{ExchangeError, NodeId, Peer, SYNC_TOPIC, StreamResponse};
@@ -57,6 +57,8 @@ pub(crate) struct StreamContext {
     /// Whether what is written is compressed.
     pub(crate) compression: bool,
     pub(crate) limits: StreamLimits,
+    /// How much a peer may say before it is answered.
+    pub(crate) max_question_bytes: usize,
     /// The time for dialling, for a small exchange, and for each piece of a large one.
     pub(crate) timeout: Duration,
     pub(crate) budget: Arc<Semaphore>,
@@ -114,6 +116,12 @@ pub(crate) enum StreamFault {
     /// The peer refuses, in its words.
     #[error("{0}")]
     Refused(String),
+    /// The peer has no place now.
+    #[error("busy, told to come back in {} ms", .0.retry_after.as_millis())]
+    Busy(Busy),
+    /// The peer says more than is listened to.
+    #[error("more was said than is listened to")]
+    TooMuch,
     #[error("no progress within {0:?}")]
     Stalled(Duration),
     #[error("{0}")]
@@ -133,6 +141,9 @@ impl StreamFault {
                 ExchangeError::Layer { peer, reason: error.reason(), message: error.to_string() }
             }
             Self::Refused(message) => ExchangeError::Refused { peer, message },
+            Self::Busy(Busy { retry_after, .. }) => {
+                ExchangeError::Busy { peer, attempts: 1, retry_after }
+            }
             // What this node did wrong is not held against the peer's answer.
             Self::NoState | Self::Panicked => ExchangeError::Io { peer, message: self.to_string() },
             fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
@@ -218,6 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Ok(StreamItem::Error(message)) | Err(StreamFault::Refused(message)) => {
                 Err(StreamFault::Refused(message))
             }
+            Err(StreamFault::Busy(busy)) => Err(StreamFault::Busy(busy)),
             _ => Err(self.unanswered(error)),
         }
     }
@@ -285,10 +297,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     /// Reads one message; `Eof` if the peer closed the stream before its first byte. Of an answer in
-    /// the clear where it must be sealed only a refusal counts, which is `Refused`.
+    /// the clear where it must be sealed only a refusal counts, which is `Refused`. That a peer is busy, which
+    /// may answer any question, is `Busy`.
     pub(crate) async fn receive(&mut self) -> Result<StreamItem, StreamFault> {
         let received = match self.receive_any().await {
             received if self.inbound.is_refusal() => Err(refusal_in(received)),
+            Ok(StreamItem::Busy(busy)) if self.dialled.is_some() => Err(StreamFault::Busy(busy)),
             received => received,
         };
         if let (Err(StreamFault::Layer(error)), Some(addr)) = (&received, self.dialled_at) {
@@ -312,6 +326,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             if self.messages.grant_inflating() {
                 continue;
+            }
+            if self.received > self.context.max_question_bytes && self.dialled.is_none() {
+                return Err(StreamFault::TooMuch);
             }
             let read = timeout_at(deadline, self.stream.read(&mut buf));
             let read = read.await.map_err(|_| self.stalled())?;
@@ -348,6 +365,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     pub(crate) async fn refuse_in_the_clear(&mut self, text: &str) -> Result<(), StreamFault> {
         self.outbound.refuse_in_the_clear();
         self.send_error(text).await
+    }
+
+    /// Whether what came may be anybody's: sealed, and no key has opened any of it.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.inbound.is_unproven()
     }
 
     /// Says why there is no other answer.
@@ -441,11 +463,18 @@ pub(crate) async fn push_pull<T: Transport>(
     let mut channel = open(transport, context, peer, dialect, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     let own = own_state(context, dialect, peer.name.clone(), join, records).map_err(fault)?;
-    channel.ask(own).await.map_err(fault)?;
-    match channel.receive().await.map_err(fault)? {
-        StreamItem::PushPull(state) => Ok(StreamResponse::PushPull(state)),
-        StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
-        other => Err(unexpected(peer, &other)),
+    let answer = match channel.ask(own).await {
+        Ok(()) => channel.receive().await,
+        Err(fault) => Err(fault),
+    };
+    match answer {
+        Ok(StreamItem::PushPull(state)) => Ok(StreamResponse::PushPull(state)),
+        Ok(StreamItem::Error(message)) => {
+            Err(ExchangeError::Refused { peer: peer.clone(), message })
+        }
+        Ok(other) => Err(unexpected(peer, &other)),
+        Err(StreamFault::Busy(busy)) => Ok(StreamResponse::Busy(busy)),
+        Err(other) => Err(fault(other)),
     }
 }
 
@@ -576,6 +605,7 @@ pub(crate) fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
         StreamItem::Request { .. } => "a request",
         StreamItem::Response { .. } => "a response",
         StreamItem::Error(_) => "an error",
+        StreamItem::Busy(_) => "that it is busy",
         _ => "a message of an unknown kind",
     };
     ExchangeError::BadAnswer { peer: peer.clone(), message: format!("{what} was not expected") }
@@ -597,6 +627,7 @@ mod tests {
             format: WireFormat::Native,
             compression: false,
             limits: StreamLimits::default(),
+            max_question_bytes: usize::MAX,
             timeout: Duration::from_secs(1),
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,

@@ -101,8 +101,9 @@ pub struct Config {
     pub delta_sync: bool,
     /// The deadline of a stream exchange. LAN 10 s, WAN 30 s, local 1 s. Go: `TCPTimeout`.
     pub stream_timeout: Duration,
-    /// How many inbound push/pulls are served at once. Default 128; one more is refused and
-    /// counted. Go: `maxPushPullRequests`.
+    /// How many inbound push/pulls are served at once. Default 128. As many more wait for their turn: for a
+    /// thirtieth of `stream_timeout`, in Go's format for a third. After that, and beyond, one is told when to
+    /// come back, in Go's format it is refused; either is counted. Go: `maxPushPullRequests`.
     pub max_push_pulls: usize,
 
     /// After this time a dead member's name may be taken over at another address. Default zero:

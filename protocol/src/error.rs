@@ -166,7 +166,19 @@ pub enum ExchangeError {
         /// In its words.
         message: String,
     },
-    /// This node left, or shut down, meanwhile.
+    /// The peer had no place for the question, as often as it was asked.
+    #[error(
+        "{peer} is busy: asked {attempts} times, told to come back in {} ms", retry_after.as_millis()
+    )]
+    Busy {
+        /// Whom. Of a join its seed, whoever else was asked meanwhile.
+        peer: Peer,
+        /// How often this node has asked, at other members that the seed named as well.
+        attempts: u32,
+        /// The time after which it wants to be asked again, by its last words.
+        retry_after: Duration,
+    },
+    /// This node left, or shut down, or nobody waits any more.
     #[error("given up: this node is leaving")]
     Cancelled,
 }

@@ -75,7 +75,8 @@ pub enum DropReason {
     TooManyRelays,
     /// More pings in one packet, or more old accusations in it or in a second, than are answered.
     TooManyAnswers,
-    /// Too many push/pulls are being served.
+    /// A push/pull that was refused, since too many were being served. Joins in the native format are
+    /// told to come back instead: see [`Stats::joins_deferred`].
     TooManyPushPulls,
     /// A push/pull whose versions do not go with this cluster's.
     Incompatible,
@@ -260,6 +261,10 @@ pub struct Stats {
     pub user_state_exchanges: u64,
     /// Of those, how many failed, whatever had been exchanged by then.
     pub user_state_exchanges_failed: u64,
+    /// Joins of others that were told to come back, since too many push/pulls were being served.
+    pub joins_deferred: u64,
+    /// How often own joins asked again, after a seed had told them to.
+    pub joins_retried: u64,
     /// Failed members tried again.
     pub reconnects: u64,
     /// Failed members that answered and were merged again.

@@ -5,13 +5,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use memberlist_protocol::message::{Ack, Ping, PingSource};
 use memberlist_protocol::wire::stream::{
-    FrameNumber, MessageFrames, MessageReader, PushPullStart, SnapshotRecord, StreamItem,
-    StreamLimits, preamble,
+    FrameNumber, MessageFrames, MessageReader, PushPullStart, RemoteState, SnapshotRecord,
+    StreamItem, StreamLimits, preamble,
 };
 use memberlist_protocol::wire::sync::{self, Partitioning};
 use memberlist_protocol::{
-    Config, Dialect, ExchangeError, Membership, NodeId, Peer, SYNC_TOPIC, StreamRequestKind,
-    StreamResponse,
+    Config, Dialect, DropReason, ExchangeError, Membership, NodeId, Peer, SYNC_TOPIC,
+    StreamRequestKind, StreamResponse,
 };
 
 use crate::process::Question;
@@ -43,13 +43,27 @@ pub(crate) fn write_question(
     }
 }
 
-/// Answers a question as a node does: with its state as it is before the merge, then merges.
+/// What is answered to a question.
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+    /// To be merged when the answer is out: [`Membership::finish_push_pull`].
+    pub(crate) served: Option<RemoteState>,
+}
+
+impl From<Vec<u8>> for Answer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, served: None }
+    }
+}
+
+/// Answers a question as a node does: with its state as it is before the merge. Nobody waits for a place: a
+/// join is told to come back at once.
 pub(crate) fn serve(
     machine: &mut Membership,
     peer: &Peer,
     question: &[u8],
     now: Instant,
-) -> Option<Vec<u8>> {
+) -> Option<Answer> {
     let (dialect, question) = read(machine.config(), question)?;
     match question {
         StreamItem::Ping { sequence, node, source } => {
@@ -57,31 +71,40 @@ pub(crate) fn serve(
             let acked = machine.handle_stream_ping(peer, node.as_ref(), source.as_ref());
             let native = machine.config().wire_format.announces_native();
             let ack = Ack { sequence, payload: &[], native };
-            acked.then(|| write(dialect, MessageFrames::ack(dialect, &ack)))
+            acked.then(|| write(dialect, MessageFrames::ack(dialect, &ack)).into())
         }
         StreamItem::PushPull(state_of_peer) => {
             let wrong = state_of_peer.to.as_ref().filter(|to| *to != machine.id());
             if let Some(other) = wrong {
                 let text = format!("this is {}, not {other}", machine.id());
-                return Some(write(dialect, MessageFrames::error(dialect, &text)));
+                return Some(write(dialect, MessageFrames::error(dialect, &text)).into());
             }
             match machine.serve_push_pull(peer, &state_of_peer) {
                 Ok(records) => {
                     let (to, join) = (state_of_peer.from.clone(), state_of_peer.join);
-                    let answer = write(dialect, state(machine, dialect, to, join, records));
-                    machine.finish_push_pull(peer.clone(), Some(state_of_peer), now);
-                    Some(answer)
+                    let bytes = write(dialect, state(machine, dialect, to, join, records));
+                    Some(Answer { bytes, served: Some(state_of_peer) })
+                }
+                Err(ExchangeError::Busy { .. }) if dialect == Dialect::Native => {
+                    let (asker, join) = (state_of_peer.from.as_ref(), state_of_peer.join);
+                    let busy = machine.tell_busy(asker, join, now);
+                    Some(write(dialect, MessageFrames::busy(&busy)).into())
                 }
                 Err(refusal) => {
-                    Some(write(dialect, MessageFrames::error(dialect, &refusal.to_string())))
+                    if matches!(refusal, ExchangeError::Busy { .. }) {
+                        machine.count_drop(DropReason::TooManyPushPulls);
+                    }
+                    let text = refusal.to_string();
+                    Some(write(dialect, MessageFrames::error(dialect, &text)).into())
                 }
             }
         }
         StreamItem::Request { topic: SYNC_TOPIC, body } => {
-            Some(match machine.serve_sync(peer, &body, now) {
-                Ok(answer) => write(dialect, MessageFrames::response(0, answer)),
-                Err(refusal) => write(dialect, MessageFrames::error(dialect, &refusal.to_string())),
-            })
+            let answer = match machine.serve_sync(peer, &body, now) {
+                Ok(answer) => MessageFrames::response(0, answer),
+                Err(refusal) => MessageFrames::error(dialect, &refusal.to_string()),
+            };
+            Some(write(dialect, answer).into())
         }
         _ => None,
     }
@@ -98,6 +121,7 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
             StreamResponse::Ack { sequence }
         }
         (Some(StreamItem::PushPull(state)), None) => StreamResponse::PushPull(state),
+        (Some(StreamItem::Busy(busy)), None) => StreamResponse::Busy(busy),
         (Some(StreamItem::Response { status: 0, body }), None) => StreamResponse::Sync(body),
         (Some(StreamItem::Error(message)), _) => {
             StreamResponse::Failed(ExchangeError::Refused { peer: question.peer.clone(), message })

@@ -141,8 +141,9 @@ impl Process {
 
     /// Whether it has said farewell and waits for an answer that may bring it back.
     pub fn is_returning(&self) -> bool {
-        let left = self.machine.as_ref().is_some_and(Membership::has_left);
-        left && !self.questions.is_empty()
+        let Some(machine) = &self.machine else { return false };
+        let waits = !self.questions.is_empty() || machine.pending().deferred_joins > 0;
+        machine.has_left() && waits
     }
 
     /// Ends it on the spot; what waited is lost.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Room;
+use memberlist_protocol::wire::stream::RemoteState;
 use memberlist_protocol::{
     Config, Event as Happened, ExchangeError, Membership, Node, NodeId, OperationId, Peer,
     Priority, Relation, StreamRequest, StreamRequestKind, StreamResponse,
@@ -19,7 +20,7 @@ use memberlist_protocol::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::exchange;
+use crate::exchange::{self, Answer};
 use crate::network::{Network, ProcessId};
 use crate::parallel::Stop;
 use crate::process::{Arrival, Departure, ExchangeId, Pause, Process, Question};
@@ -56,9 +57,27 @@ impl Watch for () {}
 /// What is to come.
 #[derive(Debug)]
 enum Event {
-    Wake { process: ProcessId, life: u32 },
-    Serve { process: ProcessId, life: u32 },
-    Arrive { process: ProcessId, life: Option<u32>, arrival: Arrival },
+    Wake {
+        process: ProcessId,
+        life: u32,
+    },
+    Serve {
+        process: ProcessId,
+        life: u32,
+    },
+    /// The answer to a push/pull is out.
+    Served {
+        process: ProcessId,
+        life: u32,
+        peer: Peer,
+        state: Box<RemoteState>,
+        departure: Box<Departure>,
+    },
+    Arrive {
+        process: ProcessId,
+        life: Option<u32>,
+        arrival: Arrival,
+    },
 }
 
 struct Scheduled {
@@ -105,6 +124,7 @@ pub struct World<W: Watch = ()> {
     steps: u64,
     stream_bytes: u64,
     streams: u64,
+    serving_time: Duration,
     stop: Stop,
     /// A planted bug: packets that get lost, whatever the links are like.
     #[cfg(test)]
@@ -130,6 +150,7 @@ impl<W: Watch> World<W> {
             steps: 0,
             stream_bytes: 0,
             streams: 0,
+            serving_time: Duration::ZERO,
             stop: Stop::default(),
             #[cfg(test)]
             lose: None,
@@ -179,6 +200,11 @@ impl<W: Watch> World<W> {
     /// How many streams were opened.
     pub fn streams(&self) -> u64 {
         self.streams
+    }
+
+    /// How long it takes to answer a push/pull; zero unless it is set. Until then it holds a place.
+    pub fn set_serving_time(&mut self, time: Duration) {
+        self.serving_time = time;
     }
 
     /// Lets time stand still as soon as that is asked.
@@ -465,6 +491,17 @@ impl<W: Watch> World<W> {
                     self.serve(process);
                 }
             }
+            Event::Served { process, life, peer, state, departure } => {
+                let now = self.instant();
+                let target = &mut self.processes[process as usize];
+                if target.life == life {
+                    if let Some(machine) = target.machine.as_mut() {
+                        machine.finish_push_pull(peer, Some(*state), now);
+                        self.depart(process, *departure);
+                        self.drain(process);
+                    }
+                }
+            }
             Event::Arrive { process, life, arrival } => {
                 let target = &mut self.processes[process as usize];
                 if target.machine.is_none() || life.is_some_and(|life| life != target.life) {
@@ -543,8 +580,21 @@ impl<W: Watch> World<W> {
         let now = self.instant();
         self.trace.packet(self.now, id, bytes);
         let Some(machine) = self.processes[id as usize].machine.as_mut() else { return };
-        if let Some(bytes) = exchange::serve(machine, &peer, bytes, now) {
-            self.depart(id, Departure::Answer { exchange, to, bytes });
+        if let Some(Answer { bytes, served }) = exchange::serve(machine, &peer, bytes, now) {
+            let departure = Departure::Answer { exchange, to, bytes };
+            match served {
+                Some(state) if !self.serving_time.is_zero() => {
+                    let (process, life) = (id, self.processes[id as usize].life);
+                    let (state, departure) = (Box::new(state), Box::new(departure));
+                    let served = Event::Served { process, life, peer, state, departure };
+                    self.schedule(self.now + self.serving_time, served);
+                }
+                Some(state) => {
+                    machine.finish_push_pull(peer, Some(state), now);
+                    self.depart(id, departure);
+                }
+                None => self.depart(id, departure),
+            }
         }
         self.drain(id);
     }
@@ -698,7 +748,7 @@ impl<W: Watch> World<W> {
     pub fn last_arrival(&self) -> Time {
         let arrivals = self.events.iter().filter_map(|Reverse(scheduled)| match &scheduled.event {
             Event::Arrive { arrival: Arrival::Unanswered { .. }, .. } => None,
-            Event::Arrive { .. } => Some(scheduled.at),
+            Event::Arrive { .. } | Event::Served { .. } => Some(scheduled.at),
             _ => None,
         });
         arrivals.max().unwrap_or(self.now)

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use memberlist_protocol::{Config, NodeState, Stats};
+use memberlist_protocol::{Config, Event, NodeState, Stats};
 use memberlist_simulator::network::{LinkModel, Network, ProcessId};
-use memberlist_simulator::{Pause, World};
+use memberlist_simulator::{Pause, Process, Time, Watch, World};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -99,4 +99,50 @@ fn exchanges_of_user_states_carry_nothing() {
     }
     assert!(quiet > 50, "{quiet}");
     assert_eq!(sum(&world, |stats| stats.user_state_exchanges_failed), 0);
+}
+
+/// The ends of joins.
+#[derive(Default)]
+struct Joins {
+    succeeded: usize,
+    failed: Vec<String>,
+}
+
+impl Watch for Joins {
+    fn happened(&mut self, _: Time, _: &Process, event: &Event) {
+        match event {
+            Event::JoinDone { result: Ok(_), .. } => self.succeeded += 1,
+            Event::JoinDone { result: Err(error), .. } => self.failed.push(error.to_string()),
+            _ => {}
+        }
+    }
+}
+
+/// Fifty join one seed that serves two of them at the same time.
+#[test]
+fn a_crowd_joins_a_seed_with_few_places() {
+    for seed in 1..=5 {
+        let network = Network::new(LinkModel::perfect(MS));
+        let mut world = World::new(seed, network, Joins::default());
+        world.set_serving_time(50 * MS);
+        let mut config = Config::lan();
+        config.max_push_pulls = 2;
+        for _ in 0..=50 {
+            world.add(config.clone());
+        }
+        for id in 1..=50 {
+            world.join(id, 0);
+        }
+        let done = |world: &World<Joins>| world.watch.succeeded + world.watch.failed.len() == 50;
+        let joined = world.run_until_holds(Duration::from_secs(60), 10 * MS, done);
+        assert_eq!((world.watch.succeeded, &world.watch.failed[..]), (50, &[][..]));
+        let stats = |id| *world.machine(id).unwrap().stats();
+        let retried: u64 = (1..=50).map(|id| stats(id).joins_retried).sum();
+        assert!(stats(0).joins_deferred >= 48 && retried >= 48, "seed {seed}");
+        assert!(joined.unwrap().since_start() < Duration::from_secs(10), "seed {seed}");
+        let everybody = |world: &World<Joins>| {
+            world.processes().iter().filter_map(|p| p.machine()).all(|m| m.live_members() == 51)
+        };
+        world.run_until_holds(Duration::from_secs(60), 100 * MS, everybody).unwrap();
+    }
 }

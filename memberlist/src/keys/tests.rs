@@ -36,6 +36,7 @@ fn context(name: &str, keys: &[u8]) -> StreamContext {
         format: WireFormat::Native,
         compression: false,
         limits: StreamLimits::default(),
+        max_question_bytes: usize::MAX,
         timeout: Duration::from_secs(1),
         budget: Arc::new(Semaphore::new(1024)),
         budget_bytes: 1 << 20,

@@ -64,6 +64,7 @@ impl Side {
             format: WireFormat::Native,
             compression: false,
             limits: StreamLimits::default(),
+            max_question_bytes: usize::MAX,
             timeout: Duration::from_secs(1),
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,

@@ -2,7 +2,7 @@
 //!
 //! A join is a push/pull with a seed. The seed learns of this node from the state that it is sent,
 //! and gossips it; this node learns everybody. The caller tries as many seeds as it likes, at the
-//! same time; each has its own result.
+//! same time; each has its own result. A seed that has no place now says when to come back: see `busy`.
 //!
 //! A node that has left is alive again from its next join on. (In Go it stays so until its process
 //! ends.) What it believes of others is from before, and it has not kept it up, so the seed's word
@@ -25,6 +25,11 @@ use crate::wire::stream::{RemoteRecord, RemoteState};
 impl Membership {
     /// Joins the cluster of a seed; the end is reported as [`Event::JoinDone`]. A node
     /// that has left is alive again when it has succeeded, unless it has left again meanwhile.
+    ///
+    /// A seed that is busy is asked again when it says, or another member that it names, under the same
+    /// operation: at most ten times in all, the last at most three
+    /// [`stream_timeout`](crate::Config::stream_timeout) after it was busy for the first time. Then it ends
+    /// with [`ExchangeError::Busy`](crate::ExchangeError::Busy).
     pub fn join(&mut self, seed: Peer) -> OperationId {
         self.returning |= self.leaving;
         self.start_exchange(seed, StreamRequestKind::PushPull { join: true }, Purpose::Join)

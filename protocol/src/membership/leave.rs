@@ -27,6 +27,7 @@ impl Membership {
     /// still being sent it gives the same operation, afterwards one that is done at once.
     pub fn leave(&mut self, now: Instant) -> OperationId {
         self.returning = false;
+        self.end_deferred_joins();
         if let Some(under_way) = self.farewell {
             return under_way;
         }

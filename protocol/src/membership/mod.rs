@@ -18,12 +18,14 @@
 //! | `sync` | exchanging what differs |
 //! | `push_pull` | exchange of whole states, in slices |
 //! | `join`, `leave` | coming and going |
+//! | `busy` | telling a crowd to come back, and coming back |
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
 //! | `timer`, `scale`, `event` | wake-ups, formulas, what is reported |
 
 mod awareness;
 pub(crate) mod broadcast;
+mod busy;
 mod dialect;
 mod digest;
 mod eager;
@@ -93,12 +95,12 @@ pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 const MAX_WAITING_MESSAGES: usize = 4096;
 
 /// What a machine is waiting for or has not done yet, in numbers. Each is bounded, but for the
-/// exchanges of joins that its owner asks for.
+/// exchanges of joins that its owner asks for, and those joins that wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Pending {
     /// Timers that are armed: at most five of the machine's own, two of the running probe, one a
-    /// suspected member, two a ping.
+    /// suspected member, one a join that was told to come back, two a ping.
     pub timers: usize,
     /// Pings other than that of the running probe that wait for their ack.
     pub pings: usize,
@@ -106,6 +108,8 @@ pub struct Pending {
     pub relays: usize,
     /// Streams that were asked for and have not been answered.
     pub exchanges: usize,
+    /// Joins that were told to come back, and wait for that. They are not among the exchanges.
+    pub deferred_joins: usize,
     /// Push/pulls that are being served or whose records wait to be merged: of those that others
     /// began, at most [`Config::max_push_pulls`].
     pub merges: usize,
@@ -180,9 +184,9 @@ impl Application for () {}
 ///   [`handle_send_error`](Self::handle_send_error), and for streams
 ///   [`handle_stream_ping`](Self::handle_stream_ping),
 ///   [`serve_push_pull`](Self::serve_push_pull) with
-///   [`finish_push_pull`](Self::finish_push_pull),
+///   [`finish_push_pull`](Self::finish_push_pull) or [`tell_busy`](Self::tell_busy),
 ///   [`handle_stream_response`](Self::handle_stream_response);
-/// - **commands**: [`join`](Self::join), [`leave`](Self::leave),
+/// - **commands**: [`join`](Self::join), [`cancel_join`](Self::cancel_join), [`leave`](Self::leave),
 ///   [`update_meta`](Self::update_meta), [`ping`](Self::ping), [`broadcast`](Self::broadcast),
 ///   [`send`](Self::send);
 /// - **outputs**: [`poll_transmit`](Self::poll_transmit),
@@ -259,6 +263,9 @@ pub struct Membership {
     checksum: bool,
 
     exchanges: BTreeMap<OperationId, Exchange>,
+    deferred_joins: BTreeMap<OperationId, busy::DeferredJoin>,
+    /// Until when places were promised to those who were told to come back.
+    promised_until: Option<Instant>,
     serving: usize,
     merges: VecDeque<Merge>,
     /// Merges are waiting for their next slice since then.
@@ -342,6 +349,8 @@ impl Membership {
             outer_overhead: 0,
             checksum,
             exchanges: BTreeMap::new(),
+            deferred_joins: BTreeMap::new(),
+            promised_until: None,
             serving: 0,
             merges: VecDeque::new(),
             merge_due: None,
@@ -481,6 +490,7 @@ impl Membership {
                 Timer::EagerRound => self.eager_round(now),
                 Timer::SyncDue => self.sync_due(now),
                 Timer::PushPullTick => self.push_pull_tick(now),
+                Timer::JoinRetry(id) => self.retry_join(id),
                 Timer::ReconnectTick => self.reconnect_tick(now),
                 Timer::Suspicion(id) => self.suspicion_expired(&id, now),
                 Timer::PingExpiry(sequence) => self.ping_expired(sequence),
@@ -626,6 +636,7 @@ impl Membership {
             pings: self.pending_pings.len(),
             relays: self.relays,
             exchanges: self.exchanges.len(),
+            deferred_joins: self.deferred_joins.len(),
             merges: self.serving + self.merges.len(),
             packets: self.outbox.len(),
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::busy::Retry;
 use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
 use crate::error::ExchangeError;
@@ -23,7 +24,7 @@ use crate::message::{Dead, Suspect};
 use crate::node::{Node, NodeId, NodeState, Peer, Versions, canonical};
 use crate::stats::DropReason;
 use crate::wire::Dialect;
-use crate::wire::stream::{Held, RemoteRecord, RemoteState, SnapshotRecord};
+use crate::wire::stream::{Busy, Held, RemoteRecord, RemoteState, SnapshotRecord};
 
 /// Records that are merged before other work gets its turn.
 const SLICE_RECORDS: usize = 256;
@@ -88,6 +89,8 @@ pub enum StreamResponse {
     Sync(Bytes),
     /// The applications' states have been exchanged, or there was nothing to exchange.
     UserState,
+    /// The peer had no place for a push/pull: when and where to ask again.
+    Busy(Busy),
     /// Nothing.
     Failed(ExchangeError),
 }
@@ -97,6 +100,8 @@ pub enum StreamResponse {
 pub(super) struct Exchange {
     peer: Peer,
     purpose: Purpose,
+    /// Of a join that was told to come back before.
+    retry: Option<Retry>,
 }
 
 /// Why a stream was asked for.
@@ -172,6 +177,18 @@ impl Membership {
         purpose: Purpose,
     ) -> OperationId {
         let id = self.next_operation();
+        self.request_exchange(id, to, kind, purpose, None);
+        id
+    }
+
+    pub(super) fn request_exchange(
+        &mut self,
+        id: OperationId,
+        to: Peer,
+        kind: StreamRequestKind,
+        purpose: Purpose,
+        retry: Option<Retry>,
+    ) {
         let timeout = match kind {
             StreamRequestKind::PushPull { .. } => {
                 self.stats.push_pulls += 1;
@@ -184,10 +201,17 @@ impl Membership {
             }
             StreamRequestKind::Ping { timeout, .. } => timeout,
         };
-        self.exchanges.insert(id, Exchange { peer: to.clone(), purpose });
+        self.exchanges.insert(id, Exchange { peer: to.clone(), purpose, retry });
         let dialect = self.dialect_for(&to);
         self.requests.push_back(StreamRequest { id, to, dialect, kind, timeout });
-        id
+    }
+
+    /// Takes the exchange of a join back. Whether there was one.
+    pub(super) fn forget_join(&mut self, id: OperationId) -> Option<Peer> {
+        let is_join = |exchange: &Exchange| exchange.purpose == Purpose::Join;
+        self.exchanges.get(&id).filter(|exchange| is_join(exchange))?;
+        self.requests.retain(|request| request.id != id);
+        self.exchanges.remove(&id).map(|exchange| exchange.peer)
     }
 
     pub(super) fn is_exchanging(&self, purpose: Purpose) -> bool {
@@ -201,7 +225,7 @@ impl Membership {
         response: StreamResponse,
         now: Instant,
     ) {
-        let Some(Exchange { peer, purpose }) = self.exchanges.remove(&id) else {
+        let Some(Exchange { peer, purpose, retry }) = self.exchanges.remove(&id) else {
             return;
         };
         let join = (purpose == Purpose::Join).then_some(id);
@@ -227,7 +251,7 @@ impl Membership {
                 }
                 match self.check_merge(&peer, &state, join.is_some()) {
                     Ok(()) => self.merge(peer, false, state, join, join.is_some(), now),
-                    Err(error) => self.exchange_failed(peer, join, error),
+                    Err(error) => self.attempt_failed(peer, join, retry, error, now),
                 }
             }
             StreamResponse::Ack { sequence } if purpose == Purpose::ProbePing => {
@@ -236,12 +260,20 @@ impl Membership {
             StreamResponse::Failed(_) if purpose == Purpose::ProbePing => {
                 self.probe_stream_done(id, None);
             }
-            StreamResponse::Failed(error) => self.exchange_failed(peer, join, error),
+            StreamResponse::Busy(busy) if purpose == Purpose::Join => {
+                self.defer_join(id, peer, retry, busy, now);
+            }
+            StreamResponse::Busy(Busy { retry_after, .. }) => {
+                let error = ExchangeError::Busy { peer: peer.clone(), attempts: 1, retry_after };
+                self.exchange_failed(peer, join, error);
+            }
+            StreamResponse::Failed(error) => self.attempt_failed(peer, join, retry, error, now),
             StreamResponse::Ack { .. }
             | StreamResponse::PushPull(_)
             | StreamResponse::Sync(_)
             | StreamResponse::UserState => {
-                self.exchange_failed(peer.clone(), join, of_another_kind(peer));
+                let error = of_another_kind(peer.clone());
+                self.attempt_failed(peer, join, retry, error, now);
             }
         }
     }
@@ -252,7 +284,12 @@ impl Membership {
         self.events.push_back(Event::ExchangeFailed(error));
     }
 
-    fn exchange_failed(&mut self, peer: Peer, join: Option<OperationId>, error: ExchangeError) {
+    pub(super) fn exchange_failed(
+        &mut self,
+        peer: Peer,
+        join: Option<OperationId>,
+        error: ExchangeError,
+    ) {
         self.stats.push_pulls_failed += 1;
         self.events.push_back(match join {
             Some(id) => Event::JoinDone { id, peer, result: Err(error) },
@@ -264,8 +301,10 @@ impl Membership {
     /// [`finish_push_pull`](Self::finish_push_pull), whatever becomes of the answer.
     ///
     /// # Errors
-    /// If too many are being served, the peer's state is not to be merged, or it wants to join through
-    /// this node, which has left. The peer is to be told so; nothing else has to follow then.
+    /// If the peer's state is not to be merged, or it wants to join through this node, which has left: the
+    /// peer is to be told so. [`ExchangeError::Busy`] if too many are being served: the question may be
+    /// tried again later; when it is given up, [`tell_busy`](Self::tell_busy) has the answer. Nothing else
+    /// has to follow.
     pub fn serve_push_pull(
         &mut self,
         peer: &Peer,
@@ -274,9 +313,8 @@ impl Membership {
         // One whose records wait to be merged is not done with.
         let busy = self.serving + self.merges.len();
         if busy >= self.config.max_push_pulls {
-            self.drop(DropReason::TooManyPushPulls);
-            let message = format!("serving {busy} push/pulls already");
-            return Err(ExchangeError::Refused { peer: peer.clone(), message });
+            let (peer, retry_after) = (peer.clone(), self.config.stream_timeout);
+            return Err(ExchangeError::Busy { peer, attempts: 1, retry_after });
         }
         let checked = match self.leaving && state.join {
             true => {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::OperationId;
 use crate::node::NodeId;
 
 /// What is to be done when the time has come.
@@ -26,6 +27,8 @@ pub(super) enum Timer {
     SyncDue,
     /// Exchange the whole state with somebody.
     PushPullTick,
+    /// A join was told to come back: ask again.
+    JoinRetry(OperationId),
     /// Try a failed member again.
     ReconnectTick,
     /// The suspicion of this member was not refuted.

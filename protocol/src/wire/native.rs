@@ -6,6 +6,7 @@
 //! whatever the lengths in the input say. Bytes after a known body are ignored, and so are unknown
 //! bits in a `flags` field, which is how later versions add to a message.
 
+mod busy;
 mod packet;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use bincode::{BorrowDecode, Encode};
 
 use super::check::{self, name, name_or_empty};
 use super::error::BodyError;
+pub(super) use busy::{decode_busy, encode_busy};
 pub use packet::{PacketMessages, inflate, read_packet};
 pub(super) use packet::{finish, overhead, read_part, write_header};
 
@@ -55,6 +57,7 @@ pub(super) mod kind {
     pub(in super::super) const REQUEST: u8 = 20;
     pub(in super::super) const RESPONSE: u8 = 21;
     pub(in super::super) const ERROR: u8 = 22;
+    pub(in super::super) const BUSY: u8 = 23;
 }
 
 /// Bit 0 of the flags of an indirect ping: a nack is wanted.
@@ -527,8 +530,17 @@ pub(super) fn decode_push_pull(body: &[u8]) -> Result<PushPullHeader<'_>, BodyEr
 }
 
 fn decode<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, BodyError> {
-    match bincode::borrow_decode_from_slice(body, bincode_config()) {
-        Ok((value, _ignored_rest)) => Ok(value),
+    let mut ignored_rest = body;
+    decode_next(&mut ignored_rest)
+}
+
+/// Takes one value from the front of `input`.
+fn decode_next<'a, T: BorrowDecode<'a, ()>>(input: &mut &'a [u8]) -> Result<T, BodyError> {
+    match bincode::borrow_decode_from_slice(input, bincode_config()) {
+        Ok((value, used)) => {
+            *input = input.get(used..).unwrap_or_default();
+            Ok(value)
+        }
         Err(error) => Err(body_error(&error)),
     }
 }

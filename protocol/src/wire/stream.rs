@@ -36,12 +36,13 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::error::MetaError;
 use crate::message::{Ack, Ping, PingSource, RemoteNode};
-use crate::node::{Node, NodeId, NodeState};
+use crate::node::{Node, NodeId, NodeState, Peer};
 use crate::stats::DropReason;
 use crate::wire::error::BodyError;
 
@@ -62,6 +63,11 @@ const COMPRESSED: u8 = 2;
 const MAX_COMPRESSED_BODY_BYTES: usize = 256 * 1024;
 /// The longest text of an error message, in bytes.
 const MAX_ERROR_BYTES: usize = 1024;
+
+/// How many others a busy peer may name.
+pub const MAX_BUSY_OTHERS: usize = 4;
+/// The longest time after which a busy peer may want to be asked again.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What one stream may cost its reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,8 +141,21 @@ pub enum StreamItem {
     },
     /// The peer refuses, and says why. Its words: to be shown, not to be interpreted.
     Error(String),
+    /// The peer has no place for the question now.
+    Busy(Busy),
     /// A message of a kind that this node does not know, which was skipped.
     Unknown(u8),
+}
+
+/// When and where to ask again. What a peer says, not what is so: whoever follows it must limit how
+/// often.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Busy {
+    /// The time to wait, in whole milliseconds on the wire; at most [`MAX_RETRY_AFTER`].
+    pub retry_after: Duration,
+    /// Live members that may be asked instead, by name; at most [`MAX_BUSY_OTHERS`]. Those without a
+    /// name are not written.
+    pub others: Vec<Peer>,
 }
 
 /// All that a peer knows of the cluster.

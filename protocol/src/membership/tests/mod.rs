@@ -5,6 +5,7 @@
 //! check the machine's invariants after every step, and never sleep.
 
 mod bad_input;
+mod busy;
 mod eager;
 mod farewell;
 mod gossip;

@@ -318,6 +318,9 @@ fn serve(
                 machine.finish_push_pull(from, Some(state), now);
                 StreamResponse::PushPull(own)
             }
+            Err(ExchangeError::Busy { .. }) => {
+                StreamResponse::Busy(machine.tell_busy(state.from.as_ref(), join, now))
+            }
             Err(error) => StreamResponse::Failed(error),
         },
         StreamRequestKind::UserState => StreamResponse::UserState,

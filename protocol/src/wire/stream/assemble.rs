@@ -157,7 +157,7 @@ impl Open {
     fn begin(frame: &Frame<'_>, limits: &StreamLimits) -> Result<Self, StreamError> {
         let pieces = |limit| Content::Pieces { body: Vec::new(), limit };
         let content = match frame.kind {
-            kind::PING | kind::ACK => pieces(native::BODY_LIMIT),
+            kind::PING | kind::ACK | kind::BUSY => pieces(native::BODY_LIMIT),
             kind::USER_STREAM => pieces(limits.max_user_bytes),
             kind::REQUEST => pieces(limits.max_user_bytes.saturating_add(TOPIC_BYTES)),
             kind::RESPONSE => pieces(limits.max_user_bytes.saturating_add(STATUS_BYTES)),
@@ -233,6 +233,7 @@ fn read_item(number: u8, body: Vec<u8>) -> Result<StreamItem, StreamError> {
             StreamItem::Response { status, body: bytes }
         }
         kind::ERROR => StreamItem::Error(shown(&bytes)),
+        kind::BUSY => StreamItem::Busy(native::decode_busy(&bytes).map_err(bad("busy answer"))?),
         _ => StreamItem::Unknown(number),
     })
 }
@@ -293,7 +294,7 @@ impl StateParts {
         match frame.kind {
             kind::NODE_STATES => self.add_nodes(&frame.body, limits),
             kind::USER_STATE => self.add_user_state(&frame.body),
-            kind::PING | kind::ACK | kind::PUSH_PULL | kind::USER_STREAM..=kind::ERROR => {
+            kind::PING | kind::ACK | kind::PUSH_PULL | kind::USER_STREAM..=kind::BUSY => {
                 Err(StreamError::Malformed("a message began before the last one ended"))
             }
             _ => Ok(()),

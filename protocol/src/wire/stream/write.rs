@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 
 use super::{
-    COMPRESSED, FRAME_HEADER_BYTES, LAST, MAX_COMPRESSED_BODY_BYTES, MAX_ERROR_BYTES,
+    Busy, COMPRESSED, FRAME_HEADER_BYTES, LAST, MAX_COMPRESSED_BODY_BYTES, MAX_ERROR_BYTES,
     SnapshotRecord,
 };
 use crate::message::{Ack, Message, Ping};
@@ -161,6 +161,13 @@ impl MessageFrames {
                 Self::hashicorp(Bytes::new(), |out| hashicorp::write_error(text, out))
             }
         }
+    }
+
+    /// When and where to ask again, in the native format: Go's has nothing of the kind.
+    pub fn busy(busy: &Busy) -> Self {
+        let mut body = Vec::new();
+        native::encode_busy(busy, &mut body);
+        Self::pieces(kind::BUSY, Bytes::new(), body.into())
     }
 
     /// The state of this node. Go's format does not say from whom it is and for whom.

@@ -1,13 +1,14 @@
 //! Frames and messages of a stream: exact bytes, order and limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::hex;
 use super::samples::remote;
 use crate::message::{Ack, Ping};
-use crate::node::{Node, NodeId, NodeState, Versions};
+use crate::node::{Node, NodeId, NodeState, Peer, Versions};
 use crate::stats::DropReason;
 use crate::wire::stream::*;
 use crate::wire::{BodyError, Dialect};
@@ -101,6 +102,51 @@ fn messages_of_bytes() {
         &["00000000 01 16 6e6f"],
         StreamItem::Error("no".into()),
     );
+}
+
+#[test]
+fn a_busy_answer() {
+    let other = |name, addr: &str| Peer::named(addr.parse().unwrap(), id(name));
+    let others = vec![other("a", "10.0.0.1:7946"), other("b", "[2001:db8::1]:80")];
+    let busy = Busy { retry_after: Duration::from_millis(1500), others };
+    let bytes = "00000000 01 17 fbdc05 02 0161 04 0a000001 fb0a1f \
+        0162 10 20010db8000000000000000000000001 50";
+    check(MessageFrames::busy(&busy), &[bytes], StreamItem::Busy(busy.clone()));
+    // What a later version adds is passed over.
+    let more = format!("{bytes} 01 02 03");
+    assert_eq!(assemble(&[&more]), Ok(vec![StreamItem::Busy(busy.clone())]));
+    // Neither is more than the limits written, nor a longer time read.
+    let nameless = Peer::from(busy.others[0].addr);
+    let mut others = vec![nameless; 9];
+    others.extend(vec![busy.others[0].clone(); 9]);
+    let endless = Busy { retry_after: Duration::MAX, others };
+    let most = Busy { retry_after: MAX_RETRY_AFTER, others: vec![busy.others[0].clone(); 4] };
+    assert_eq!(payloads(MessageFrames::busy(&endless)), payloads(MessageFrames::busy(&most)));
+    let most = Busy { others: Vec::new(), ..most };
+    let read = assemble(&["00000000 01 17 fcffffffff 00"]);
+    assert_eq!(read, Ok(vec![StreamItem::Busy(most)]));
+}
+
+#[test]
+fn a_busy_answer_that_is_garbage_is_an_error() {
+    let node = |ip: &str, port: &str| format!("01 01 0161 {ip} {port}");
+    let cases = [
+        (String::new(), BodyError::Truncated),
+        ("01".to_owned(), BodyError::Truncated),
+        ("01 01".to_owned(), BodyError::Truncated),
+        (node("04 0a0000", ""), BodyError::Truncated),
+        (node("03 0a0000", "50"), BodyError::AddressLength(3)),
+        (node("04 0a000001", "00"), BodyError::Address("10.0.0.1:0".parse().unwrap())),
+        (node("04 00000000", "50"), BodyError::Address("0.0.0.0:80".parse().unwrap())),
+        (node("04 e0000001", "50"), BodyError::Address("224.0.0.1:80".parse().unwrap())),
+        ("01 01 00 04 0a000001 50".to_owned(), crate::NameError::Empty.into()),
+        ("01 01 01ff 04 0a000001 50".to_owned(), BodyError::NameNotUtf8),
+        ("01 05".to_owned(), BodyError::Malformed("a busy peer names more than four others")),
+    ];
+    for (body, error) in cases {
+        let read = assemble(&[&format!("00000000 01 17 {body}")]);
+        assert_eq!(read, Err(StreamError::Body { message: "busy answer", error }), "{body}");
+    }
 }
 
 /// A message of frames without a body would never end by its length.
