@@ -28,7 +28,7 @@ use crate::message::View;
 use crate::node::{NodeId, Peer};
 use crate::stats::DropReason;
 
-/// "memberli", "st view 1" as little-endian numbers.
+/// `memberlist view1` as two little-endian numbers.
 const KEY: (u64, u64) = (0x696c_7265_626d_656d, 0x3177_6569_7620_7473);
 
 /// SipHash-1-3 of an incarnation, as four bytes in little-endian order, and a name behind it.
@@ -87,5 +87,25 @@ impl Membership {
         let asked = probed.or_else(pinged).filter(|asked| asked.addr == from.addr)?;
         let name = asked.name?;
         from.name.as_ref().is_none_or(|verified| *verified == name).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By another implementation of SipHash-1-3, and the example of `docs/WIRE.md`.
+    #[test]
+    fn a_digest_is_the_documented_sum() {
+        let mut view = ViewDigest::default();
+        view.add("db", 300);
+        view.add("cache-7", 1);
+        assert_eq!(view.to_u64(), 0x2990c53f5028c498);
+        view.remove("db", 300);
+        view.add("db", 301);
+        assert_ne!(view.to_u64(), 0x2990c53f5028c498);
+        view.remove("cache-7", 1);
+        view.remove("db", 301);
+        assert_eq!(view, ViewDigest::default());
     }
 }
