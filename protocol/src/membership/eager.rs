@@ -1,7 +1,7 @@
 //! Eager gossip: fresh news goes out at once, and is passed on at once by those for whom it is new.
 //!
 //! A round sends what was sent less than `e = ⌈3 l / 4⌉` times, with `l` the retransmit limit, to
-//! `gossip_nodes` live members. Rounds follow each other at `eager_gossip_spacing` while there is such
+//! `gossip_nodes` live members; all of them, where `l` reaches every member. Rounds follow each other at `eager_gossip_spacing` while there is such
 //! news; the rest of the transmissions is the ticks', which repair what was lost. With `r` bytes a
 //! second that full ticks may send, the invariant over any time `t` is
 //!
@@ -97,9 +97,10 @@ impl Eager {
     }
 }
 
-/// How often an item is sent in eager rounds, of all its transmissions.
-pub(super) fn eager_limit(limit: u32) -> u32 {
-    limit - limit / 4
+/// How often an item is sent in eager rounds, of all its transmissions. What is to be sent to every
+/// member is sent in one walk round the ring: rounds that leave it out would skip some.
+fn eager_limit(limit: u32, others: u32) -> u32 {
+    if limit >= others { limit } else { limit - limit / 4 }
 }
 
 impl Membership {
@@ -121,7 +122,8 @@ impl Membership {
         let n = self.members.len();
         let news = scale::news_limit(self.config.retransmit_mult, n);
         let (user, _) = self.user_broadcast_limits(news, n);
-        (eager_limit(news), eager_limit(user))
+        let others = scale::others(n);
+        (eager_limit(news, others), eager_limit(user, others))
     }
 
     pub(super) fn eager_round(&mut self, now: Instant) {

@@ -82,6 +82,7 @@ pub async fn too_slow<T: TestTransport>() {
     let nodes = cluster
         .joined_with(2, |config| {
             // Nothing that a farewell could ride on.
+            config.protocol.eager_gossip_spacing = Duration::ZERO;
             config.protocol.gossip_interval = NEVER;
             config.protocol.probe_interval = Duration::ZERO;
             config.protocol.push_pull_interval = NEVER;

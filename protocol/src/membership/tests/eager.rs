@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::membership::{Priority, Relation};
+use crate::wire::WireFormat;
 
 const SPACING: Duration = Duration::from_millis(10);
 
@@ -63,6 +64,7 @@ fn rounds_and_ticks_together_keep_to_the_retransmit_limit() {
         let counted = gossip(sent);
         assert!(counted.len() as u32 <= limit, "{} of {limit}", counted.len());
         let eager = counted.iter().filter(|sent| sent.at - began < ms(90)).count() as u32;
+        // One may have ridden on a ping.
         assert!(eager >= limit - limit / 4 - 1, "{eager} of {limit} at once");
         assert!(one.machine.news.is_empty());
     }
@@ -138,6 +140,36 @@ fn user_broadcasts_go_out_at_once_too() {
     let sent = gossip(one.sent());
     assert_eq!(sent.len(), quiet().gossip_nodes);
     assert!(sent.iter().all(|sent| sent.kinds() == [MessageKind::Broadcast]));
+}
+
+/// In Go's format nobody passes a broadcast on: its origin is to reach every member by itself.
+#[test]
+fn what_is_for_every_member_skips_none() {
+    let mut config = quiet();
+    config.wire_format = WireFormat::Hashicorp;
+    for seed in 0..20 {
+        let mut one = One::seeded(config.clone(), (), seed);
+        one.know(1..=40);
+        let mut told = std::collections::BTreeSet::new();
+        let now = one.now;
+        one.machine.broadcast(b"first", Relation::Unique, Priority::Normal, now).unwrap();
+        for later in 0..200 {
+            one.machine.handle_timeout(one.now);
+            let mut packet = Vec::new();
+            while let Some(sent) = one.machine.poll_transmit(&mut packet, &mut |_| ROOM) {
+                if packet.windows(5).any(|bytes| bytes == b"first") {
+                    told.insert(sent.to.addr);
+                }
+            }
+            if later % 7 == 0 {
+                let (text, now) = (format!("later {later}"), one.now);
+                let text = text.as_bytes();
+                one.machine.broadcast(text, Relation::Unique, Priority::Normal, now).unwrap();
+            }
+            one.now += ms(10);
+        }
+        assert_eq!(told.len(), 40, "seed {seed}");
+    }
 }
 
 #[test]
