@@ -179,6 +179,7 @@ fn stream_context(
         compression: config.protocol.compression,
         limits: stream_limits(config),
         max_question_bytes: usize::MAX,
+        max_user_states: config.protocol.max_push_pulls,
         timeout: config.protocol.stream_timeout.max(Duration::from_millis(1)),
         budget: Arc::new(Semaphore::new(Budget::units(config.max_buffered_stream_bytes))),
         budget_bytes: config.max_buffered_stream_bytes,

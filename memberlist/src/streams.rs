@@ -59,6 +59,8 @@ pub(crate) struct StreamContext {
     pub(crate) limits: StreamLimits,
     /// How much a peer may say before it is answered.
     pub(crate) max_question_bytes: usize,
+    /// How many questions about user states are answered at once.
+    pub(crate) max_user_states: usize,
     /// The time for dialling, for a small exchange, and for each piece of a large one.
     pub(crate) timeout: Duration,
     pub(crate) budget: Arc<Semaphore>,
@@ -628,6 +630,7 @@ mod tests {
             compression: false,
             limits: StreamLimits::default(),
             max_question_bytes: usize::MAX,
+            max_user_states: 8,
             timeout: Duration::from_secs(1),
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -62,6 +63,17 @@ impl Digest {
 pub(crate) struct UserStates {
     hub: Arc<Hub>,
     merged: Mutex<Merged>,
+    /// Questions that are being answered: each may hold a whole state.
+    serving: AtomicUsize,
+}
+
+/// A question that is being answered.
+struct Serving<'a>(&'a AtomicUsize);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A state that waits for the delegate, whose digest is not known yet.
@@ -73,7 +85,14 @@ pub(crate) struct Unremembered {
 
 impl UserStates {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, merged: Mutex::default() }
+        Self { hub, ..Self::default() }
+    }
+
+    /// A place to answer a question, if fewer than so many are being answered.
+    fn serving(&self, most: usize) -> Option<Serving<'_>> {
+        let taken = Serving(&self.serving);
+        let others = self.serving.fetch_add(1, Ordering::Relaxed);
+        (others < most).then_some(taken)
     }
 
     /// What was merged last from that peer.
@@ -398,6 +417,10 @@ where
         let text = format!("{name} cannot ask for {}", question.from);
         return channel.send_error(&text).await.map(|()| Some(DropReason::IdentityMismatch));
     }
+    let Some(_serving) = context.user_states.serving(context.max_user_states) else {
+        let text = "too many user states are being exchanged here; try again later";
+        return channel.send_error(text).await.map(|()| Some(DropReason::TooManyPushPulls));
+    };
     let own = match Own::ask(context) {
         Ok(own) => own,
         Err(fault) => {

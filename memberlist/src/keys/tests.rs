@@ -37,6 +37,7 @@ fn context(name: &str, keys: &[u8]) -> StreamContext {
         compression: false,
         limits: StreamLimits::default(),
         max_question_bytes: usize::MAX,
+        max_user_states: 8,
         timeout: Duration::from_secs(1),
         budget: Arc::new(Semaphore::new(1024)),
         budget_bytes: 1 << 20,

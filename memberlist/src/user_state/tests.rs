@@ -65,6 +65,7 @@ impl Side {
             compression: false,
             limits: StreamLimits::default(),
             max_question_bytes: usize::MAX,
+            max_user_states: 8,
             timeout: Duration::from_secs(1),
             budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
             budget_bytes: BUDGET_BYTES,

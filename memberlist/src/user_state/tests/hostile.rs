@@ -68,6 +68,24 @@ async fn questions_that_are_none_are_refused_and_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn so_many_questions_are_answered_at_once() {
+    let mut b = Side::new("b", "of b");
+    let asked = || vec![request(question().encode())];
+    b.context.max_user_states = 1;
+    let taken = b.context.user_states.serving(1);
+    assert!(taken.is_some());
+    let (answer, ended) = served(&b, stranger(), asked()).await;
+    let Ok(StreamItem::Error(text)) = answer else { panic!("{answer:?}") };
+    assert!(text.contains("too many"), "{text}");
+    ended.unwrap();
+    drop(taken);
+    for _ in 0..3 {
+        let (answer, _) = served(&b, stranger(), asked()).await;
+        assert!(matches!(answer, Ok(StreamItem::Response { status: DONE, .. })), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn states_that_are_not_what_was_said_are_refused_and_change_nothing() {
     let mut b = Side::new("b", "");
     b.context.limits.max_user_bytes = 100;
