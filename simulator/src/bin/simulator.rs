@@ -52,8 +52,9 @@ fn main() -> ExitCode {
         Command::Swim { grid, shared } => {
             experiment(shared, stop, |effort| swim::report(&swim::run(&grid.swim(), effort)))
         }
-        Command::Convergence { grid, nodes, loss, runs, shared } => {
-            let sizes = grid.convergence(nodes, loss, *runs);
+        Command::Convergence { grid, nodes, loss, runs, ticks_only, shared } => {
+            let mut sizes = grid.convergence(nodes, loss, *runs);
+            sizes.ticks_only = *ticks_only;
             experiment(shared, stop, |effort| {
                 convergence::report(&convergence::run(&sizes, effort))
             })

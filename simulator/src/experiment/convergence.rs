@@ -37,6 +37,8 @@ pub struct Sizes {
     pub joins: Vec<(usize, usize)>,
     /// Shares of packets that are lost.
     pub losses: Vec<f64>,
+    /// Without eager gossip, view digests and delta sync.
+    pub ticks_only: bool,
 }
 
 impl Sizes {
@@ -46,6 +48,7 @@ impl Sizes {
             updates: vec![(30, 200), (100, 200), (300, 100), (1000, 30), (3000, 5), (10_000, 2)],
             joins: vec![(30, 100), (100, 50), (300, 20), (1000, 4), (2000, 2), (5000, 1)],
             losses: vec![0.0, 0.1, 0.3],
+            ticks_only: false,
         }
     }
 
@@ -55,6 +58,7 @@ impl Sizes {
             updates: vec![(30, 20), (100, 10), (300, 3)],
             joins: vec![(30, 10), (100, 3)],
             losses: vec![0.0, 0.3],
+            ticks_only: false,
         }
     }
 }
@@ -118,9 +122,10 @@ struct Job {
 }
 
 impl Job {
-    fn run(&self, seed: u64, stop: &Stop) -> Option<Spread> {
+    fn run(&self, ticks_only: bool, seed: u64, stop: &Stop) -> Option<Spread> {
         let seed = super::run_seed(seed, self.run * 16_384 + self.members);
-        let config = Config::lan();
+        let lan = Config::lan();
+        let config = if ticks_only { super::ticks_only(lan) } else { lan };
         match self.what {
             What::Update => update::one(&config, self.members, self.loss, seed, LIMIT, stop),
             What::MassJoin => mass_join::one(&config, self.members, self.loss, seed, LIMIT, stop),
@@ -156,7 +161,7 @@ pub fn run(sizes: &Sizes, effort: &mut Effort<'_>) -> Results {
             at_once,
             jobs,
             &stop,
-            |job| job.run(seed, &stop),
+            |job| job.run(sizes.ticks_only, seed, &stop),
             |_| {
                 done += 1;
                 progress(done, total);

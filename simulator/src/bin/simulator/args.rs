@@ -74,6 +74,9 @@ pub(crate) enum Command {
         /// How often each is run, with --nodes
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         runs: u16,
+        /// Without eager gossip, view digests and delta sync
+        #[arg(long)]
+        ticks_only: bool,
         #[command(flatten)]
         shared: Shared,
     },
