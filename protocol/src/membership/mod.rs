@@ -16,6 +16,7 @@
 //! | `user_broadcast` | the application's messages for everybody |
 //! | `digest` | whether two nodes believe the same members alive |
 //! | `sync` | exchanging what differs |
+//! | `buckets` | finding what differs |
 //! | `push_pull` | exchange of whole states, in slices |
 //! | `join`, `leave` | coming and going |
 //! | `busy` | telling a crowd to come back, and coming back |
@@ -25,6 +26,7 @@
 
 mod awareness;
 pub(crate) mod broadcast;
+mod buckets;
 mod busy;
 mod dialect;
 mod digest;

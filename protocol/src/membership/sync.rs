@@ -24,13 +24,13 @@
 //! later; lying lists make it send what the liar could have asked for in a push/pull. All that is learned
 //! passes the rules of `transition`, as news from that member would.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::digest::{ViewDigest, hash};
+use super::buckets::{Difference, order_for};
+use super::digest::ViewDigest;
 use super::gossip::Outgoing;
 use super::push_pull::Purpose;
 use super::relay::Answers;
@@ -41,15 +41,11 @@ use crate::error::ExchangeError;
 use crate::node::{NodeId, NodeState, Peer};
 use crate::stats::DropReason;
 use crate::wire::Dialect;
-use crate::wire::stream::{RemoteRecord, RemoteState, SnapshotRecord};
-use crate::wire::sync::{
-    self, Digests, Listing, MAX_MARK, MAX_ORDER, Mark, Partitioning, Records, SyncStep,
-};
+use crate::wire::stream::{RemoteRecord, RemoteState};
+use crate::wire::sync::{self, Listing, Partitioning, Records, SyncStep};
 
 /// Steps of syncs that a node answers in a second.
 const MAX_SERVED_PER_SECOND: u32 = 64;
-/// Members that a bucket is to hold.
-const BUCKET_MEMBERS: usize = 4;
 /// How many times the patience the time between two attempts may become.
 const MOST_PATIENCE: u32 = 16;
 /// A sync that found a difference of so large a part of the members is followed by another soon.
@@ -64,10 +60,6 @@ const MAX_WANTED_BY_PACKET: usize = 16;
 const FRUITLESS: [u32; 2] = [8, 64];
 /// Full exchanges are this many times rarer with members that show their digests.
 const FULL_EXCHANGE_TURNS: u32 = 10;
-
-/// Keys beside the salt: where a member belongs, and what its bucket's digest is made of.
-const PLACE_KEY: u64 = 1;
-const STATE_KEY: u64 = 2;
 
 /// Whether this node agrees with others, and what it does about it.
 #[derive(Debug)]
@@ -109,19 +101,6 @@ struct Running {
     /// Much of the members was found to differ.
     found_much: bool,
 }
-
-/// What a listing shows to be missing.
-#[derive(Debug, Default)]
-struct Difference {
-    /// There.
-    records: Vec<SnapshotRecord>,
-    /// Here.
-    wanted: Vec<(u16, Vec<bool>)>,
-    wanted_count: usize,
-}
-
-/// The members of some buckets, each bucket in the order in which it is listed.
-type Buckets = BTreeMap<u16, Vec<(Mark, usize)>>;
 
 impl Sync {
     pub(super) fn new(now: Instant) -> Self {
@@ -180,12 +159,6 @@ fn patience(config: &Config, n: usize) -> Duration {
         }
         false => config.gossip_interval.max(config.eager_gossip_spacing).saturating_mul(3) / 2,
     }
-}
-
-/// So many buckets that each holds about [`BUCKET_MEMBERS`], as a power of two.
-fn order_for(members: usize) -> u8 {
-    let buckets = (members / BUCKET_MEMBERS).max(2).next_power_of_two();
-    u8::try_from(buckets.ilog2()).unwrap_or(MAX_ORDER).min(MAX_ORDER)
 }
 
 impl Membership {
@@ -441,44 +414,6 @@ impl Membership {
         self.ask_step(running, body, now);
     }
 
-    /// Walks both lists of each bucket. Members of one mark are told apart by their order: where two share
-    /// one, too much may be sent, or too little until the next sync, which is keyed anew.
-    fn difference(&self, listing: &Listing) -> Difference {
-        let listed: BTreeMap<u16, &[Mark]> =
-            listing.buckets.iter().map(|(bucket, marks)| (*bucket, marks.as_slice())).collect();
-        let own = self.bucket_members(listing.partitioning, |bucket| listed.contains_key(&bucket));
-        let mut difference = Difference::default();
-        for (bucket, theirs) in listed {
-            let ours = own.get(&bucket).map_or(&[][..], Vec::as_slice);
-            let (mut i, mut places) = (0, vec![false; theirs.len()]);
-            for (place, their) in theirs.iter().enumerate() {
-                while ours.get(i).is_some_and(|(our, _)| our.mark < their.mark) {
-                    difference.records.push(self.snapshot(ours[i].1));
-                    i += 1;
-                }
-                let Some((our, position)) = ours.get(i).filter(|(our, _)| our.mark == their.mark)
-                else {
-                    places[place] = true;
-                    continue;
-                };
-                // Incarnations that differ do so by little, so that half of the range tells the newer.
-                match our.incarnation.wrapping_sub(their.incarnation) as i8 {
-                    0 => {}
-                    1.. => difference.records.push(self.snapshot(*position)),
-                    _ => places[place] = true,
-                }
-                i += 1;
-            }
-            difference.records.extend(ours[i..].iter().map(|(_, at)| self.snapshot(*at)));
-            let wanted = places.iter().filter(|wanted| **wanted).count();
-            if wanted > 0 {
-                difference.wanted_count += wanted;
-                difference.wanted.push((bucket, places));
-            }
-        }
-        difference
-    }
-
     /// The peer has sent what was wanted, and what it holds for dead of what it was sent.
     fn take_answer_records(&mut self, records: Records, now: Instant) {
         let Some(Running { peer, by_packet, found_much, .. }) = self.sync.running.take() else {
@@ -626,72 +561,6 @@ impl Membership {
         Some(body)
     }
 
-    /// The members in the buckets whose digests are others here.
-    fn differing(&self, theirs: &Digests) -> Vec<(u16, Vec<Mark>)> {
-        let ours = self.bucket_digests(theirs.partitioning);
-        let differs =
-            |bucket: u16| ours[usize::from(bucket)] != theirs.digests[usize::from(bucket)];
-        let mut members = self.bucket_members(theirs.partitioning, differs);
-        let buckets = (0..ours.len()).filter_map(|bucket| u16::try_from(bucket).ok());
-        buckets
-            .filter(|bucket| differs(*bucket))
-            .map(|bucket| {
-                let members = members.remove(&bucket).unwrap_or_default();
-                (bucket, members.into_iter().map(|(mark, _)| mark).collect())
-            })
-            .collect()
-    }
-
-    fn wanted_records(
-        &self,
-        partitioning: Partitioning,
-        wanted: &[(u16, Vec<bool>)],
-    ) -> Vec<SnapshotRecord> {
-        let wanted: BTreeMap<u16, &[bool]> =
-            wanted.iter().map(|(bucket, places)| (*bucket, places.as_slice())).collect();
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let members = self.bucket_members(partitioning, |bucket| wanted.contains_key(&bucket));
-        let mut records = Vec::new();
-        for (bucket, members) in members {
-            let places = wanted.get(&bucket).copied().unwrap_or_default();
-            let chosen = members.iter().zip(places).filter(|(_, wanted)| **wanted);
-            records.extend(chosen.map(|((_, position), _)| self.snapshot(*position)));
-        }
-        records
-    }
-
-    /// What this node holds for gone of what a peer believes alive.
-    fn contradictions(&self, records: &[RemoteRecord]) -> Vec<SnapshotRecord> {
-        let gone = |theirs: &RemoteRecord| {
-            let position = self.members.position(theirs.node.id.as_str())?;
-            let ours = self.members.at(position);
-            let known_gone = ours.state().is_gone() && ours.incarnation() >= theirs.incarnation;
-            (theirs.state.is_live() && known_gone).then(|| self.snapshot(position))
-        };
-        records.iter().filter_map(gone).collect()
-    }
-
-    /// Writes as many records as fit.
-    fn write_fitting(
-        &self,
-        partitioning: Partitioning,
-        records: &[SnapshotRecord],
-        most: usize,
-        body: &mut Vec<u8>,
-    ) {
-        let mut count = records.len();
-        loop {
-            body.clear();
-            sync::write_records(partitioning, &[], &records[..count], body);
-            if body.len() <= most || count == 0 {
-                return;
-            }
-            count = (count * most / body.len()).min(count - 1);
-        }
-    }
-
     fn merge_synced(
         &mut self,
         peer: Peer,
@@ -715,58 +584,9 @@ impl Membership {
         }
     }
 
-    // ---- buckets ------------------------------------------------------------------------------
-
     fn largest_sync_body_bytes(&self) -> usize {
         // Kind and length of the step; kind, length, digest, flags and length of the name before it.
         const BESIDE: usize = 1 + 3 + 1 + 2 + 8 + 1 + 3;
         self.largest_part_bytes().saturating_sub(BESIDE + self.id.as_str().len())
     }
-
-    fn snapshot(&self, position: usize) -> SnapshotRecord {
-        let record = self.members.at(position);
-        SnapshotRecord {
-            node: std::sync::Arc::clone(&record.node),
-            incarnation: record.incarnation(),
-            state: record.state(),
-        }
-    }
-
-    fn bucket_digests(&self, partitioning: Partitioning) -> Vec<u16> {
-        let mut digests = vec![0_u16; 1 << partitioning.order];
-        for record in self.members.iter().filter(|record| record.state().is_live()) {
-            let id = record.node.id.as_str();
-            let (bucket, _) = place(partitioning, id);
-            let state = hash((partitioning.salt, STATE_KEY), id, record.incarnation());
-            let digest = &mut digests[usize::from(bucket)];
-            *digest = digest.wrapping_add(state as u16);
-        }
-        digests
-    }
-
-    fn bucket_members(&self, partitioning: Partitioning, of: impl Fn(u16) -> bool) -> Buckets {
-        let mut buckets = Buckets::new();
-        for (position, record) in self.members.iter().enumerate() {
-            if !record.state().is_live() {
-                continue;
-            }
-            let (bucket, mark) = place(partitioning, record.node.id.as_str());
-            if of(bucket) {
-                let mark = Mark { mark, incarnation: record.incarnation() as u8 };
-                buckets.entry(bucket).or_default().push((mark, position));
-            }
-        }
-        for members in buckets.values_mut() {
-            let name = |position: usize| self.members.at(position).node.id.as_str();
-            members.sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
-        }
-        buckets
-    }
-}
-
-/// A member's bucket, and its mark in there.
-fn place(Partitioning { salt, order }: Partitioning, id: &str) -> (u16, u16) {
-    let hash = hash((salt, PLACE_KEY), id, 0);
-    let bucket = hash.checked_shr(64 - u32::from(order)).unwrap_or(0);
-    (bucket as u16, hash as u16 & MAX_MARK)
 }
