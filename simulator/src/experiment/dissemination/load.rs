@@ -70,7 +70,7 @@ fn one(mode: Mode, updates: usize, seed: u64, stop: &Stop) -> Option<Outcome> {
 }
 
 pub(super) fn run(grid: Grid, effort: &mut Effort<'_>) -> Report {
-    let updates = grid.of(1000, 300);
+    let updates = grid.of(1000, 600);
     let seed = run_seed(effort.seed, 0);
     let modes = [Mode::Eager, Mode::Ticks, Mode::Plain];
     let finished = run_all(&modes, effort, |mode, stop| one(*mode, updates, seed, stop));
