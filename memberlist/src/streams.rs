@@ -613,37 +613,48 @@ pub(crate) fn unexpected(peer: &Peer, item: &StreamItem) -> ExchangeError {
     ExchangeError::BadAnswer { peer: peer.clone(), message: format!("{what} was not expected") }
 }
 
+/// What tests of streams have in common.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::layers::Sealing;
+
+    pub(crate) const BUDGET_BYTES: usize = 1 << 20;
+
+    impl StreamContext {
+        /// A node without an application.
+        pub(crate) fn testing(own: &str, sealing: Sealing) -> Self {
+            let (format, labels) = (WireFormat::Native, Default::default());
+            let layers = Layers::new(format, labels, true, Default::default(), sealing);
+            Self {
+                own: NodeId::new(own).unwrap(),
+                port: 7946,
+                format,
+                compression: false,
+                limits: StreamLimits::default(),
+                max_question_bytes: usize::MAX,
+                max_user_states: 8,
+                timeout: Duration::from_secs(1),
+                budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
+                budget_bytes: BUDGET_BYTES,
+                delegate: Arc::new(()),
+                layers: Arc::new(layers),
+                user_states: Arc::default(),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use memberlist_protocol::{Node, NodeState, Versions};
     use tokio::io::duplex;
 
+    use super::testing::BUDGET_BYTES;
     use super::*;
 
-    const BUDGET_BYTES: usize = 1 << 20;
-
     fn context() -> StreamContext {
-        StreamContext {
-            own: NodeId::new("own").unwrap(),
-            port: 7946,
-            format: WireFormat::Native,
-            compression: false,
-            limits: StreamLimits::default(),
-            max_question_bytes: usize::MAX,
-            max_user_states: 8,
-            timeout: Duration::from_secs(1),
-            budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
-            budget_bytes: BUDGET_BYTES,
-            delegate: Arc::new(()),
-            layers: Arc::new(Layers::new(
-                WireFormat::Native,
-                Default::default(),
-                true,
-                Default::default(),
-                Default::default(),
-            )),
-            user_states: Arc::default(),
-        }
+        StreamContext::testing("own", Default::default())
     }
 
     fn records(n: usize) -> Vec<SnapshotRecord> {

@@ -275,9 +275,11 @@ pub struct Stats {
     pub views_equal: u64,
     /// View digests heard from members that differ from the own one.
     pub views_different: u64,
+    /// View digests of whom this node knows no member at that address by that name, itself included.
+    pub views_of_strangers: u64,
     /// Comparisons of members begun here.
     pub syncs: u64,
-    /// Of those, how many got an answer that cannot be used, or none over a stream.
+    /// Of those, how many got an answer that cannot be used, or none in time.
     pub syncs_failed: u64,
     /// Steps of comparisons that others began, answered here.
     pub sync_steps_served: u64,

@@ -1,19 +1,17 @@
 //! Dialogues about keys, and what a third party can do with those it has seen.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
-use memberlist_protocol::wire::stream::{MessageFrames, StreamItem, StreamLimits};
-use memberlist_protocol::wire::{Dialect, WireFormat};
+use memberlist_protocol::wire::Dialect;
+use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
 use memberlist_security::{Keyring, KeyringFile, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::Semaphore;
 
 use super::message::{decode_challenge, encode_asked, encode_greeting};
 use super::*;
 use crate::config::Encryption;
-use crate::layers::{Layers, Sealing};
+use crate::layers::Sealing;
 use crate::streams::{Channel, StreamContext};
 
 fn key(n: u8) -> SecretKey {
@@ -28,23 +26,7 @@ fn context(name: &str, keys: &[u8]) -> StreamContext {
     let mut keys = keys.iter().map(|n| key(*n));
     let keyring = Keyring::with_keys(keys.next().unwrap(), keys).unwrap();
     let sealing = Sealing::new(Some(&Encryption::new(keyring)), Version::V1);
-    let layers =
-        Layers::new(WireFormat::Native, Default::default(), true, Default::default(), sealing);
-    StreamContext {
-        own: NodeId::new(name).unwrap(),
-        port: 7946,
-        format: WireFormat::Native,
-        compression: false,
-        limits: StreamLimits::default(),
-        max_question_bytes: usize::MAX,
-        max_user_states: 8,
-        timeout: Duration::from_secs(1),
-        budget: Arc::new(Semaphore::new(1024)),
-        budget_bytes: 1 << 20,
-        delegate: Arc::new(()),
-        layers: Arc::new(layers),
-        user_states: Arc::default(),
-    }
+    StreamContext::testing(name, sealing)
 }
 
 fn peer(name: &str) -> Peer {

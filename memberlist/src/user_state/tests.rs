@@ -2,22 +2,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use memberlist_protocol::wire::WireFormat;
-use memberlist_protocol::wire::stream::StreamLimits;
 use memberlist_transport::memory::MemoryNetwork;
 use tokio::io::duplex;
-use tokio::sync::Semaphore;
 
 use super::*;
 use crate::delegate::Delegate;
 use crate::events::{Capacity, NoticeStream, Others};
-use crate::layers::Layers;
-use crate::streams::Budget;
 
 mod exchanges;
 mod hostile;
-
-const BUDGET_BYTES: usize = 1 << 20;
 
 /// An application that gives this state, which the test may change.
 #[derive(Clone, Default)]
@@ -55,24 +48,9 @@ impl Side {
         let mut notices = hub.subscribe(Capacity { events: 8, others });
         // The snapshot that comes first.
         notices.try_next().unwrap();
-        let sealing = Default::default();
-        let layers =
-            Layers::new(WireFormat::Native, Default::default(), true, Default::default(), sealing);
-        let context = StreamContext {
-            own: id(name),
-            port: 7946,
-            format: WireFormat::Native,
-            compression: false,
-            limits: StreamLimits::default(),
-            max_question_bytes: usize::MAX,
-            max_user_states: 8,
-            timeout: Duration::from_secs(1),
-            budget: Arc::new(Semaphore::new(Budget::units(BUDGET_BYTES))),
-            budget_bytes: BUDGET_BYTES,
-            delegate: Arc::new(app.clone()),
-            layers: Arc::new(layers),
-            user_states: Arc::new(UserStates::new(hub)),
-        };
+        let mut context = StreamContext::testing(name, Default::default());
+        context.delegate = Arc::new(app.clone());
+        context.user_states = Arc::new(UserStates::new(hub));
         Self { context, app, notices }
     }
 

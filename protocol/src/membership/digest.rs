@@ -64,6 +64,7 @@ impl Membership {
             let record = self.members.get(view.node);
             let there = record.filter(|record| record.node.addr == from.addr);
             let Some(record) = there.filter(|record| !self.is_self(record.node.id.as_str())) else {
+                self.stats.views_of_strangers += 1;
                 return;
             };
             if from.name.as_ref().is_some_and(|verified| *verified != record.node.id) {
@@ -72,11 +73,12 @@ impl Membership {
             answers.speaker = Some(record.node.id.clone());
         }
         answers.view = Some(view.digest);
-        if view.ask && self.syncs() && self.take_answer(answers) {
-            if let Some(name) = answers.speaker.clone() {
-                let to = Peer::named(from.addr, name);
-                self.send_later(Outgoing::View { to, ask: false });
-            }
+        let Some(name) = answers.speaker.clone().filter(|_| view.ask && self.syncs()) else {
+            return;
+        };
+        if self.take_answer(answers) {
+            let to = Peer::named(from.addr, name);
+            self.send_later(Outgoing::View { to, ask: false });
         }
     }
 

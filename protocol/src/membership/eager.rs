@@ -1,9 +1,10 @@
 //! Eager gossip: fresh news goes out at once, and is passed on at once by those for whom it is new.
 //!
-//! A round sends what was sent less than `e = ⌈3 l / 4⌉` times, with `l` the retransmit limit, to
-//! `gossip_nodes` live members; all of them, where `l` reaches every member. Rounds follow each other at `eager_gossip_spacing` while there is such
-//! news; the rest of the transmissions is the ticks', which repair what was lost. With `r` bytes a
-//! second that full ticks may send, the invariant over any time `t` is
+//! A round sends what was sent less than `e = ⌈3 l / 4⌉` times, with `l` the retransmit limit (where `l`
+//! reaches every member, `e = l`), to `gossip_nodes` live members. Rounds follow each other at
+//! `eager_gossip_spacing` while there is such news; the rest of the transmissions is the ticks', which
+//! repair what was lost. With `r` bytes a second that full ticks may send, the invariant over any time
+//! `t` is
 //!
 //! ```text
 //! transmissions of an item by a node ≤ l

@@ -22,7 +22,7 @@
 //! | `busy` | telling a crowd to come back, and coming back |
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
-//! | `timer`, `scale`, `event` | wake-ups, formulas, what is reported |
+//! | `timer`, `scale`, `per_second`, `event` | wake-ups, formulas, rates, what is reported |
 
 mod awareness;
 pub(crate) mod broadcast;
@@ -36,6 +36,7 @@ mod gossip;
 mod join;
 mod leave;
 pub(crate) mod members;
+mod per_second;
 mod probe;
 mod push_pull;
 mod reap;
@@ -101,7 +102,7 @@ const MAX_WAITING_MESSAGES: usize = 4096;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Pending {
-    /// Timers that are armed: at most five of the machine's own, two of the running probe, one a
+    /// Timers that are armed: at most six of the machine's own, two of the running probe, one a
     /// suspected member, one a join that was told to come back, two a ping.
     pub timers: usize,
     /// Pings other than that of the running probe that wait for their ack.
@@ -273,7 +274,7 @@ pub struct Membership {
     /// Merges are waiting for their next slice since then.
     merge_due: Option<Instant>,
     next_operation: u64,
-    sync: sync::Sync,
+    sync: sync::DeltaSync,
 
     outbox: VecDeque<Outgoing>,
     requests: VecDeque<StreamRequest>,
@@ -357,7 +358,7 @@ impl Membership {
             merges: VecDeque::new(),
             merge_due: None,
             next_operation: 0,
-            sync: sync::Sync::new(now),
+            sync: sync::DeltaSync::new(now),
             outbox: VecDeque::new(),
             requests: VecDeque::new(),
             events: VecDeque::new(),

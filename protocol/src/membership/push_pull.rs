@@ -233,13 +233,14 @@ impl Membership {
             self.forget_dialect(&peer);
         }
         match response {
-            StreamResponse::Sync(body) if purpose == Purpose::Sync => {
-                self.sync_answered(&peer, &body, now);
+            response if purpose == Purpose::Sync => {
+                let answer = match response {
+                    StreamResponse::Sync(body) => Ok(body),
+                    StreamResponse::Failed(error) => Err(error),
+                    _ => Err(of_another_kind(peer)),
+                };
+                self.sync_answered(id, answer, now);
             }
-            StreamResponse::Failed(error) if purpose == Purpose::Sync => {
-                self.sync_exchange_failed(error, now);
-            }
-            _ if purpose == Purpose::Sync => self.sync_failed(DropReason::UnexpectedSync, now),
             StreamResponse::UserState if purpose == Purpose::UserState => {}
             StreamResponse::Failed(error) if purpose == Purpose::UserState => {
                 self.user_state_failed(error);

@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use super::gossip::Outgoing;
+use super::per_second::PerSecond;
 use super::relay::Answers;
 use super::{Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of};
 use crate::message::{Message, Suspect};
@@ -35,9 +36,8 @@ pub(super) struct Settled {
     at: Instant,
     /// An earlier life's was taken over.
     caught_up: bool,
-    /// Old accusations that were answered since then.
-    answering_since: Instant,
-    answers: u32,
+    /// Old accusations that are answered.
+    answers: PerSecond,
 }
 
 impl Settled {
@@ -50,17 +50,13 @@ impl Settled {
     /// Whether to answer one more piece of old news: the answer is longer than the question, and
     /// anybody can ask in somebody else's name.
     pub(super) fn may_answer(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.answering_since) >= Duration::from_secs(1) {
-            self.answering_since = now;
-            self.answers = 0;
-        }
-        self.answers += 1;
-        self.answers <= MAX_ANSWERS_PER_SECOND
+        self.answers.allows(now)
     }
 
     pub(super) fn new(now: Instant) -> Self {
         // The first that a node announces.
-        Self { incarnation: 1, at: now, caught_up: false, answering_since: now, answers: 0 }
+        let answers = PerSecond::new(MAX_ANSWERS_PER_SECOND, now);
+        Self { incarnation: 1, at: now, caught_up: false, answers }
     }
 }
 

@@ -109,8 +109,6 @@ impl Membership {
         }
         if let Some(source) = ping.source {
             self.learn_dialect(source.node, from, ping.native);
-        }
-        if let Some(source) = ping.source {
             self.tell_the_buried(from, source, answers, now);
         }
         if !self.take_answer(answers) {

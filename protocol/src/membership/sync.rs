@@ -32,17 +32,18 @@ use rand::RngExt;
 use super::buckets::{Difference, order_for};
 use super::digest::ViewDigest;
 use super::gossip::Outgoing;
+use super::per_second::PerSecond;
 use super::push_pull::Purpose;
 use super::relay::Answers;
 use super::timer::{Timer, TimerKey};
-use super::{Event, Membership, StreamRequestKind, scale};
+use super::{Event, Membership, OperationId, StreamRequestKind, scale};
 use crate::config::Config;
 use crate::error::ExchangeError;
 use crate::node::{NodeId, NodeState, Peer};
 use crate::stats::DropReason;
-use crate::wire::Dialect;
 use crate::wire::stream::{RemoteRecord, RemoteState};
 use crate::wire::sync::{self, Listing, Partitioning, Records, SyncStep};
+use crate::wire::{Dialect, WireFormat};
 
 /// Steps of syncs that a node answers in a second.
 const MAX_SERVED_PER_SECOND: u32 = 64;
@@ -63,7 +64,7 @@ const FULL_EXCHANGE_TURNS: u32 = 10;
 
 /// Whether this node agrees with others, and what it does about it.
 #[derive(Debug)]
-pub(super) struct Sync {
+pub(super) struct DeltaSync {
     /// Since then the own view has changed, or another one was shown, and no equal one.
     differs_since: Option<Instant>,
     /// The own view as it was seen last.
@@ -86,8 +87,7 @@ pub(super) struct Sync {
     fruitless: u32,
     /// Who is asked for its view when all that came is merged.
     ask: Option<Peer>,
-    serving_since: Instant,
-    served: u32,
+    served: PerSecond,
     /// Periodic exchanges of states so far.
     turns: u32,
 }
@@ -98,11 +98,13 @@ struct Running {
     peer: Peer,
     partitioning: Partitioning,
     by_packet: bool,
+    /// The stream on which a step is asked.
+    stream: Option<OperationId>,
     /// Much of the members was found to differ.
     found_much: bool,
 }
 
-impl Sync {
+impl DeltaSync {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             differs_since: None,
@@ -117,8 +119,7 @@ impl Sync {
             answered: false,
             fruitless: 0,
             ask: None,
-            serving_since: now,
-            served: 0,
+            served: PerSecond::new(MAX_SERVED_PER_SECOND, now),
             turns: 0,
         }
     }
@@ -126,15 +127,6 @@ impl Sync {
     /// This view needs nobody's confirmation.
     pub(super) fn testing_trust(&mut self, view: ViewDigest) {
         self.seen = view;
-    }
-
-    fn may_serve(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.serving_since) >= Duration::from_secs(1) {
-            self.serving_since = now;
-            self.served = 0;
-        }
-        self.served += 1;
-        self.served <= MAX_SERVED_PER_SECOND
     }
 
     /// Whether this node compares members with that one by packets, with that salt.
@@ -162,9 +154,10 @@ fn patience(config: &Config, n: usize) -> Duration {
 }
 
 impl Membership {
-    /// Whether this node compares its view with others.
+    /// Whether this node compares its view with others. Go's format has no words for it.
     pub(super) fn syncs(&self) -> bool {
-        self.config.delta_sync && !self.leaving
+        let speaks = self.config.wire_format.reads(Dialect::Native);
+        self.config.delta_sync && speaks && !self.leaving
     }
 
     // ---- when ---------------------------------------------------------------------------------
@@ -287,23 +280,24 @@ impl Membership {
         record.state().is_live().then_some(peer)
     }
 
-    /// Nobody has shown its view since this node's has changed: asks some, who answer only if they know
-    /// of views.
+    /// Nobody has shown its view since this node's has changed: asks some who may.
     fn ask_some(&mut self, now: Instant) {
-        let own = &self.id;
+        let (own, mixed) = (&self.id, self.config.wire_format == WireFormat::Mixed);
         let chosen = self.members.next_in_ring(ASKED, |record| {
-            record.state() == NodeState::Alive && record.node.id != *own
+            record.state() == NodeState::Alive
+                && record.node.id != *own
+                && record.shows_view != Some(false)
+                && (record.native || !mixed)
         });
         if chosen.is_empty() {
+            // Should one come, its digest begins this anew.
             self.sync.differs_since = None;
             return;
         }
         for position in chosen {
             let node = &self.members.at(position).node;
             let to = Peer::named(node.addr, node.id.clone());
-            if self.dialect_for(&to) == Dialect::Native {
-                self.send_later(Outgoing::View { to, ask: true });
-            }
+            self.send_later(Outgoing::View { to, ask: true });
         }
         self.sync.asked = true;
         self.sync_ended(false, now);
@@ -345,34 +339,53 @@ impl Membership {
         sync::write_digests(partitioning, &self.bucket_digests(partitioning), &mut body);
         self.stats.syncs += 1;
         self.sync.view = self.members.view();
-        let running = Running { peer, partitioning, by_packet, found_much: false };
+        let (stream, found_much) = (None, false);
+        let running = Running { peer, partitioning, by_packet, stream, found_much };
         self.ask_step(running, body, now);
     }
 
     /// Asks by packet if that is wanted and fits, else over a stream.
     fn ask_step(&mut self, mut running: Running, body: Vec<u8>, now: Instant) {
         running.by_packet &= body.len() <= self.largest_sync_body_bytes();
-        let (to, body, by_packet) = (running.peer.clone(), Bytes::from(body), running.by_packet);
+        let (to, body) = (running.peer.clone(), Bytes::from(body));
+        let wait = match running.by_packet {
+            true => {
+                self.send_later(Outgoing::Sync { to, body });
+                patience(&self.config, self.members.len())
+            }
+            false => {
+                let kind = StreamRequestKind::Sync { body };
+                running.stream = Some(self.start_exchange(to, kind, Purpose::Sync));
+                // The stream's owner tells of its end; this is for one who does not.
+                self.config.stream_timeout * 2
+            }
+        };
         self.sync.running = Some(running);
-        if by_packet {
-            self.arm_sync_at(now + patience(&self.config, self.members.len()));
-            return self.send_later(Outgoing::Sync { to, body });
-        }
-        // The stream's owner tells of its end; this is for one who does not.
-        self.arm_sync_at(now + self.config.stream_timeout * 2);
-        self.start_exchange(to, StreamRequestKind::Sync { body }, Purpose::Sync);
+        self.arm_sync_at(now + wait);
     }
 
     /// What came of a stream on which a step was asked.
-    pub(super) fn sync_answered(&mut self, peer: &Peer, body: &[u8], now: Instant) {
-        let step = sync::read(body, self.config.max_meta_bytes);
+    pub(super) fn sync_answered(
+        &mut self,
+        id: OperationId,
+        answer: Result<Bytes, ExchangeError>,
+        now: Instant,
+    ) {
         let running = self.sync.running.as_ref();
-        let Some(running) = running.filter(|running| !running.by_packet && running.peer == *peer)
-        else {
-            return self.drop(DropReason::UnexpectedSync);
+        let Some(running) = running.filter(|running| running.stream == Some(id)) else {
+            // It was given up.
+            return;
         };
         let partitioning = running.partitioning;
-        match step {
+        let body = match answer {
+            Ok(body) => body,
+            Err(error) => {
+                self.stats.syncs_failed += 1;
+                self.events.push_back(Event::ExchangeFailed(error));
+                return self.sync_ended(false, now);
+            }
+        };
+        match sync::read(&body, self.config.max_meta_bytes) {
             Ok(SyncStep::Listing(listing)) if listing.partitioning == partitioning => {
                 self.compare(&listing, now);
             }
@@ -384,16 +397,9 @@ impl Membership {
         }
     }
 
-    pub(super) fn sync_failed(&mut self, reason: DropReason, now: Instant) {
+    fn sync_failed(&mut self, reason: DropReason, now: Instant) {
         self.drop(reason);
         self.stats.syncs_failed += 1;
-        self.sync_ended(false, now);
-    }
-
-    /// A stream on which a step was asked has failed.
-    pub(super) fn sync_exchange_failed(&mut self, error: ExchangeError, now: Instant) {
-        self.stats.syncs_failed += 1;
-        self.events.push_back(Event::ExchangeFailed(error));
         self.sync_ended(false, now);
     }
 
@@ -474,7 +480,7 @@ impl Membership {
                 if !self.take_answer(answers) {
                     return;
                 }
-                if !self.sync.may_serve(now) {
+                if !self.sync.served.allows(now) {
                     return self.drop(DropReason::TooManySyncs);
                 }
                 let most = self.largest_sync_body_bytes();
@@ -503,7 +509,7 @@ impl Membership {
         if !self.syncs() {
             return refused("this node compares no members");
         }
-        if !self.sync.may_serve(now) {
+        if !self.sync.served.allows(now) {
             self.drop(DropReason::TooManySyncs);
             return refused("too many are comparing their members with this node");
         }

@@ -317,3 +317,39 @@ fn who_may_be_back_is_asked_in_both_formats() {
     }
     assert_eq!(asked, [Dialect::Hashicorp, Dialect::Native]);
 }
+
+/// It was cut off alone, and does not know that it was buried.
+#[test]
+fn a_dead_member_that_pings_is_told_so() {
+    let mut one = One::knowing(quiet(), 3);
+    one.receive(2, &[dead("n1", 4, "n2")]);
+    let accusations = |one: &mut One| {
+        let sent = one.sent_first(MessageKind::Suspect);
+        let told = |sent: &Sent| sent.messages().contains(&suspect("n1", 4, "n0"));
+        (sent.len(), sent.iter().all(|sent| sent.to.addr == addr(1) && told(sent)))
+    };
+    one.sent();
+    // Whether it is still in the table or was reaped.
+    for age in [secs(1), secs(300)] {
+        one.healthy = true;
+        one.advance(age);
+        one.sent();
+        one.receive(1, &[ping(5, "n1", 1), ping(6, "n1", 1)]);
+        assert_eq!(accusations(&mut one), (1, true), "once a packet");
+        // Somebody else at another address, or under that name.
+        one.receive(9, &[ping(5, "n1", 1)]);
+        assert_eq!(accusations(&mut one).0, 0);
+    }
+    assert!(one.machine.tombstone("n1").is_some());
+    for _ in 0..100 {
+        one.receive(1, &[ping(5, "n1", 1)]);
+    }
+    assert!(accusations(&mut one).0 <= 32);
+    assert!(one.drops(DropReason::TooManyAnswers) >= 68);
+    // Who left is left alone.
+    one.receive(2, &[dead("n2", 1, "n2")]);
+    one.advance(secs(2));
+    one.sent();
+    one.receive(2, &[ping(5, "n2", 2)]);
+    assert_eq!(one.sent_first(MessageKind::Suspect), []);
+}

@@ -44,8 +44,8 @@ impl Held {
         let limits = [
             ("relays", pending.relays, config.max_relays),
             ("pings", pending.pings, config.max_relays + names + ticks),
-            // Five of its own, two of the running probe, one a suspicion, two a ping, one a deferred join.
-            ("timers", pending.timers, 7 + names + 2 * pending.pings + pending.deferred_joins),
+            // Six of its own, two of the running probe, one a suspicion, two a ping, one a deferred join.
+            ("timers", pending.timers, 8 + names + 2 * pending.pings + pending.deferred_joins),
             ("user broadcasts", self.user_broadcasts, config.max_user_broadcasts),
             ("tombstones", self.tombstones, config.max_tombstones),
             ("merges", pending.merges, config.max_push_pulls + pending.exchanges + 1),
