@@ -45,9 +45,10 @@ impl Membership {
         }
     }
 
-    /// The format to try with a peer that has not answered in that of [`dialect_for`](Self::dialect_for).
-    pub(super) fn other_dialect_for(&self, peer: &Peer) -> Option<Dialect> {
-        (self.config.wire_format == WireFormat::Mixed).then(|| match self.dialect_for(peer) {
+    /// The format to try with a peer that has not answered in this one. What was learned of it meanwhile
+    /// is of no account: it may come of another process at its address.
+    pub(super) fn other_dialect(&self, tried: Dialect) -> Option<Dialect> {
+        (self.config.wire_format == WireFormat::Mixed).then_some(match tried {
             Dialect::Native => Dialect::Hashicorp,
             Dialect::Hashicorp => Dialect::Native,
         })

@@ -24,6 +24,7 @@ use super::{Event, Membership, StreamRequestKind};
 use crate::message::{Ack, Suspect};
 use crate::node::{Node, NodeState, Peer};
 use crate::stats::DropReason;
+use crate::wire::Dialect;
 
 /// Peers of at least this protocol version answer a ping over a stream.
 const STREAM_PING_VERSION: u8 = 3;
@@ -34,6 +35,8 @@ const NACK_VERSION: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Probe {
     node: Arc<Node>,
+    /// That of the direct ping.
+    dialect: Dialect,
     incarnation: u32,
     sequence: u32,
     sent_at: Instant,
@@ -105,10 +108,11 @@ impl Membership {
         // Buddy system: who is suspected hears it with the ping, not some gossip rounds later.
         let accuse = (suspected && self.config.lifeguard.buddy_system).then_some(incarnation);
         let to = Peer::named(node.addr, node.id.clone());
-        let piggyback = accuse.is_none();
-        self.send_later(Outgoing::Ping { to, dialect: None, sequence, accuse, piggyback });
+        let (dialect, piggyback) = (self.dialect_for(&to), accuse.is_none());
+        self.send_later(Outgoing::Ping { to, dialect: Some(dialect), sequence, accuse, piggyback });
         self.probe = Some(Probe {
             node,
+            dialect,
             incarnation,
             sequence,
             sent_at: now,
@@ -179,7 +183,7 @@ impl Membership {
     /// In a mixed cluster the target may have been replaced by a node of the other kind.
     fn ping_in_other_dialect(&mut self, probe: &Probe) {
         let to = Peer::named(probe.node.addr, probe.node.id.clone());
-        let dialect = self.other_dialect_for(&to);
+        let dialect = self.other_dialect(probe.dialect);
         if dialect.is_some() {
             self.forget_dialect(&to);
             let (sequence, accuse) = (probe.sequence, None);

@@ -187,9 +187,10 @@ impl Membership {
         // What somebody else asked for carries no news: it would be spent on one member.
         let piggyback = accuse.is_none() && !is_relay;
         // Who may be back is asked once only, and may read either format.
-        let other = accuse.and_then(|_| self.other_dialect_for(&to));
+        let dialect = self.dialect_for(&to);
+        let other = accuse.and_then(|_| self.other_dialect(dialect));
         let ping = |to, dialect| Outgoing::Ping { to, dialect, sequence, accuse, piggyback };
-        self.send_later(ping(to.clone(), None));
+        self.send_later(ping(to.clone(), Some(dialect)));
         if other.is_some() {
             self.send_later(ping(to, other));
         }

@@ -624,3 +624,40 @@ fn no_allowed_setting_overflows_the_clock() {
         one.machine.rejoin(one.now);
     }
 }
+
+/// What is learned of a member while it is probed says nothing of the ping that went out before.
+#[test]
+fn the_second_ping_is_in_the_other_format_whatever_was_learned_meanwhile() {
+    use crate::wire::{Dialect, WireFormat};
+    let mut config = quiet();
+    config.wire_format = WireFormat::Mixed;
+    config.stream_ping = false;
+    config.indirect_probes = 0;
+    for native_first in [true, false] {
+        let mut one = One::new(config.clone());
+        one.machine.testing_alive(&alive("n1", 1, 1), one.now);
+        one.machine.testing_clear();
+        let n1 = Peer::named(addr(1), id(1));
+        one.machine.learn_dialect("n1", &n1, native_first);
+        let mut pings = Vec::new();
+        let mut packet = Vec::new();
+        for step in 0..200 {
+            one.machine.handle_timeout(one.now);
+            while one.machine.poll_transmit(&mut packet, &mut |_| ROOM).is_some() {
+                pings.push(Dialect::of(packet[ROOM.head]).unwrap());
+                // It speaks, in the other of the two.
+                one.machine.learn_dialect("n1", &n1, !native_first);
+            }
+            one.now += ms(10);
+            if pings.len() == 2 {
+                break;
+            }
+            assert!(step < 199, "{pings:?}");
+        }
+        let expected = match native_first {
+            true => [Dialect::Native, Dialect::Hashicorp],
+            false => [Dialect::Hashicorp, Dialect::Native],
+        };
+        assert_eq!(pings, expected);
+    }
+}
