@@ -35,10 +35,11 @@ pub use error::{
     StartError,
 };
 pub use membership::{
-    Application, Death, Encoded, Event, FailedProbe, Invalidates, MAX_INCARNATION,
-    MAX_INCARNATION_JUMP, Member, Membership, OperationId, Pending, Priority, Relation,
-    RelayOutcome, SYNC_TOPIC, StreamOutcome, StreamRequest, StreamRequestKind, StreamResponse,
-    SuspicionSummary, Tombstone, Transmit,
+    Application, Death, Encoded, Event, Explanation, FailedProbe, Finding, Health, HealthCause,
+    HealthChange, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP, Member, Membership,
+    OperationId, Pending, Priority, ProbeOutcome, ProbeRecord, Relation, RelayOutcome, SYNC_TOPIC,
+    Stall, StreamOutcome, StreamRecord, StreamRequest, StreamRequestKind, StreamResponse,
+    SuspicionStatus, SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;
 pub use node::{

@@ -232,6 +232,12 @@ pub struct Stats {
     pub probes_acked_stream: u64,
     /// Probes that nobody answered.
     pub probes_failed: u64,
+    /// Probes whose direct ping was not answered within `probe_timeout`, however they ended.
+    pub probes_unanswered_direct: u64,
+    /// Probes in which relays were asked, and neither they nor the member itself answered by packet.
+    pub probes_unanswered_indirect: u64,
+    /// Probes that failed, with the ping over a stream that was tried.
+    pub probes_unanswered_stream: u64,
     /// Probes begun with an interval stretched by the health score. Go: `degraded.probe`.
     pub probes_degraded: u64,
     /// Suspicions that began here, by own probe or by news. Go: `msg.suspect`.
@@ -293,6 +299,8 @@ pub struct Stats {
     pub reaped: u64,
     /// Packets that the network refused to send.
     pub send_errors: u64,
+    /// How often the machine was told that it ran too late.
+    pub stalls: u64,
 }
 
 impl Stats {

@@ -6,8 +6,9 @@
 //! alive or suspect, and `view` their digest.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::quality::SeedableRandomState;
 use rand::rngs::StdRng;
@@ -33,6 +34,10 @@ pub(super) struct Record {
     pub(super) native: bool,
     /// Whether it shows the digest of its view, as far as that is known.
     pub(super) shows_view: Option<bool>,
+    /// When a packet of its own last came.
+    pub(super) heard: Option<Instant>,
+    /// In microseconds, rounded up.
+    rtt: Option<NonZeroU32>,
 }
 
 impl Record {
@@ -46,7 +51,19 @@ impl Record {
             death: None,
             native: false,
             shows_view: None,
+            heard: None,
+            rtt: None,
         }
+    }
+
+    /// The last round trip to it.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|micros| Duration::from_micros(micros.get().into()))
+    }
+
+    pub(super) fn set_rtt(&mut self, rtt: Duration) {
+        let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        self.rtt = NonZeroU32::new(micros.max(1));
     }
 
     pub(super) fn incarnation(&self) -> u32 {

@@ -22,6 +22,7 @@
 //! | `busy` | telling a crowd to come back, and coming back |
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
+//! | `diary`, `explain` | what is remembered for it, and why a member is in its state |
 //! | `timer`, `scale`, `per_second`, `event` | wake-ups, formulas, rates, what is reported |
 
 mod awareness;
@@ -29,9 +30,11 @@ pub(crate) mod broadcast;
 mod buckets;
 mod busy;
 mod dialect;
+mod diary;
 mod digest;
 mod eager;
 mod event;
+mod explain;
 mod gossip;
 mod join;
 mod leave;
@@ -64,9 +67,11 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 pub use broadcast::{Encoded, Invalidates, Relation};
+pub use diary::{HealthCause, HealthChange, ProbeOutcome, ProbeRecord, Stall, StreamRecord};
 pub use event::{
     Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
 };
+pub use explain::{Explanation, Finding, Health, SuspicionStatus};
 pub use gossip::{Priority, Transmit};
 pub use push_pull::{SYNC_TOPIC, StreamRequest, StreamRequestKind, StreamResponse};
 pub use reap::Tombstone;
@@ -275,6 +280,7 @@ pub struct Membership {
     merge_due: Option<Instant>,
     next_operation: u64,
     sync: sync::DeltaSync,
+    diary: diary::Diary,
 
     outbox: VecDeque<Outgoing>,
     requests: VecDeque<StreamRequest>,
@@ -359,6 +365,7 @@ impl Membership {
             merge_due: None,
             next_operation: 0,
             sync: sync::DeltaSync::new(now),
+            diary: diary::Diary::default(),
             outbox: VecDeque::new(),
             requests: VecDeque::new(),
             events: VecDeque::new(),
@@ -409,8 +416,9 @@ impl Membership {
         let mut reader = std::mem::take(&mut self.reader);
         let read = reader.read(self.config.wire_format, packet);
         let read = read.map(|content| self.handle_messages(from, packet.len(), content, now));
-        if let Err(error) = &read {
-            self.drop(error.reason());
+        match &read {
+            Ok(()) => self.diary.last_packet = Some(now),
+            Err(error) => self.drop(error.reason()),
         }
         self.reader = reader;
         read
@@ -424,6 +432,9 @@ impl Membership {
             Ok(message) => self.handle_message(from, &message, &mut answers, now),
             Err(error) => self.drop(error.reason()),
         });
+        if let Some(speaker) = &answers.speaker {
+            self.note_heard(speaker.as_str(), now);
+        }
         // The sender's view has in it what else the packet says.
         match (answers.speaker, answers.view) {
             (Some(speaker), Some(digest)) => self.hear_view(&speaker, digest, now),
@@ -674,10 +685,12 @@ impl Membership {
         OperationId(self.next_operation)
     }
 
-    fn change_health(&mut self, delta: i32) {
+    fn change_health(&mut self, delta: i32, cause: HealthCause, now: Instant) {
         // Without LHA-Probe nothing would ever lower the score again.
         if self.config.lifeguard.health_aware_probe && self.awareness.apply(delta) {
-            self.events.push_back(Event::HealthChanged(self.awareness.score()));
+            let score = self.awareness.score();
+            self.diary.note_health(HealthChange { at: now, score, cause });
+            self.events.push_back(Event::HealthChanged(score));
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::diary::{HealthCause, ProbeOutcome};
 use super::event::{FailedProbe, OperationId, RelayOutcome, StreamOutcome};
 use super::gossip::Outgoing;
 use super::push_pull::Purpose as ExchangePurpose;
@@ -266,17 +267,26 @@ impl Membership {
         let target = Arc::clone(&probe.node);
         self.learn_dialect(target.id.as_str(), from, ack.native);
         let Some(probe) = self.probe.as_ref() else { return true };
-        if probe.timeout.is_some() {
-            self.stats.probes_acked_direct += 1;
-            let rtt = now.saturating_duration_since(probe.sent_at);
-            let (node, payload) = (Arc::clone(&probe.node), Bytes::copy_from_slice(ack.payload));
-            self.events.push_back(Event::PingCompleted { node, rtt, payload });
-        } else {
-            self.stats.probes_acked_indirect += 1;
-        }
+        let rtt = now.saturating_duration_since(probe.sent_at);
+        let outcome = match probe.timeout {
+            Some(_) => {
+                self.stats.probes_acked_direct += 1;
+                let (node, payload) = (target, Bytes::copy_from_slice(ack.payload));
+                self.events.push_back(Event::PingCompleted { node, rtt, payload });
+                ProbeOutcome::Direct(rtt)
+            }
+            None => {
+                self.stats.probes_acked_indirect += 1;
+                match probe.relays.iter().find(|relay| relay.is(from)) {
+                    Some(relay) => ProbeOutcome::Relayed { by: relay.node.id.to_string() },
+                    None if from.addr == probe.node.addr => ProbeOutcome::Late(rtt),
+                    None => ProbeOutcome::Relayed { by: from.addr.to_string() },
+                }
+            }
+        };
         // A ping that could not even be sent tells of this node's network, not of its health.
         let delta = if probe.send_failed { 0 } else { -1 };
-        self.end_probe(delta, now);
+        self.end_probe(outcome, delta, 0, now);
         true
     }
 
@@ -316,7 +326,7 @@ impl Membership {
             self.stats.probes_acked_stream += 1;
             let (node, stray_ack) = (Arc::clone(&probe.node), probe.stray_ack);
             self.events.push_back(Event::PacketsLost { node, stray_ack });
-            return self.end_probe(-1, now);
+            return self.end_probe(ProbeOutcome::StreamOnly { stray_ack }, -1, 0, now);
         }
         let expected = probe.relays.iter().filter(|relay| relay.wants_nack).count();
         let nacks = probe.relays.iter().filter(|relay| relay.wants_nack && relay.nacked).count();
@@ -335,17 +345,46 @@ impl Membership {
         let own = self.id.clone();
         self.stats.probes_failed += 1;
         let suspect = Suspect { incarnation, node: id.as_str(), from: own.as_str() };
-        self.suspect(&suspect, Some(failed), now);
-        self.end_probe(delta, now);
+        self.suspect(&suspect, Some(Arc::clone(&failed)), now);
+        let silent_relays = (expected - nacks) as u32;
+        self.end_probe(ProbeOutcome::Failed(failed), delta, silent_relays, now);
     }
 
-    fn end_probe(&mut self, health_delta: i32, now: Instant) {
+    fn end_probe(
+        &mut self,
+        outcome: ProbeOutcome,
+        health_delta: i32,
+        silent_relays: u32,
+        now: Instant,
+    ) {
         let Some(probe) = self.probe.take() else {
             return;
         };
+        let node = probe.node.id.clone();
+        let cause = match outcome.is_answered() {
+            true => HealthCause::Answered(node.clone()),
+            false => HealthCause::Unanswered { node: node.clone(), silent_relays },
+        };
+        if let (ProbeOutcome::Direct(rtt) | ProbeOutcome::Late(rtt), Some(record)) =
+            (&outcome, self.members.get_mut(node.as_str()))
+        {
+            record.set_rtt(*rtt);
+        }
+        let (asked_relays, asked_stream) = (!probe.relays.is_empty(), probe.stream_id.is_some());
+        let (direct, by_stream, by_nobody) = match &outcome {
+            ProbeOutcome::Direct(_) => (true, false, false),
+            ProbeOutcome::Late(_) | ProbeOutcome::Relayed { .. } => (false, false, false),
+            ProbeOutcome::StreamOnly { .. } => (false, true, false),
+            ProbeOutcome::Failed(_) => (false, false, true),
+        };
+        let stats = &mut self.stats;
+        stats.probes_unanswered_direct += u64::from(!direct);
+        stats.probes_unanswered_indirect += u64::from(asked_relays && (by_stream || by_nobody));
+        stats.probes_unanswered_stream += u64::from(asked_stream && by_nobody);
+        self.diary.note_probe(node, probe.sent_at, outcome);
         probe.timeout.into_iter().for_each(|key| self.timers.cancel(key));
         self.timers.cancel(probe.deadline);
-        self.change_health(health_delta);
+        self.change_health(health_delta, cause, now);
         if std::mem::take(&mut self.probe_overdue) {
             self.start_probe(now);
         }

@@ -229,9 +229,14 @@ impl Membership {
             return;
         };
         let join = (purpose == Purpose::Join).then_some(id);
-        if matches!(response, StreamResponse::Failed(_)) {
+        let error = match &response {
+            StreamResponse::Failed(error) => Some(error.to_string()),
+            _ => None,
+        };
+        if error.is_some() {
             self.forget_dialect(&peer);
         }
+        self.note_stream(&peer, error, now);
         match response {
             response if purpose == Purpose::Sync => {
                 let answer = match response {
@@ -341,6 +346,9 @@ impl Membership {
                 self.stats.push_pulls_served += 1;
                 let join = state.join;
                 let verified = peer.name.is_some();
+                if let Some(name) = peer.name.as_ref().or(state.from.as_ref()) {
+                    self.note_inbound_stream(name, now);
+                }
                 self.merge(peer, verified, state, None, join, now);
             }
             None => self.stats.push_pulls_failed += 1,

@@ -14,6 +14,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::diary::HealthCause;
 use super::gossip::Outgoing;
 use super::per_second::PerSecond;
 use super::relay::Answers;
@@ -75,9 +76,9 @@ impl Membership {
             self.members.set_incarnation(position, incarnation);
         }
         self.stats.refutations += 1;
-        self.change_health(1);
-        self.queue_own_alive(None, now);
         let by = by.and_then(|name| NodeId::new(name).ok());
+        self.change_health(1, HealthCause::Accused { of: accusation, by: by.clone() }, now);
+        self.queue_own_alive(None, now);
         self.events.push_back(Event::Refuted { accusation, by, incarnation });
     }
 

@@ -7,6 +7,7 @@
 mod bad_input;
 mod busy;
 mod eager;
+mod explain;
 mod farewell;
 mod gossip;
 mod join_leave;
@@ -262,6 +263,12 @@ impl One {
 
     fn elapsed(&self) -> Duration {
         self.now - self.began
+    }
+
+    /// Changes the health score, as if this node had been accused.
+    fn doubt(&mut self, by: i32) {
+        let cause = super::HealthCause::Accused { of: NodeState::Suspect, by: None };
+        self.machine.change_health(by, cause, self.now);
     }
 
     fn drain(&mut self) {

@@ -226,7 +226,7 @@ fn score_after_nacks(nacks: usize, versions: Versions) -> u32 {
         one.machine.testing_alive(&Alive { versions, ..alive(&node, i, 1) }, one.now);
     }
     one.machine.testing_clear();
-    one.machine.change_health(1);
+    one.doubt(1);
     let (ping, relayed) = fail_directly(&mut one);
     assert_eq!(relayed.len(), 3);
     for relay in relayed.iter().take(nacks) {
@@ -295,7 +295,7 @@ fn an_ack_from_a_stranger_does_not_count() {
 #[test]
 fn a_good_probe_improves_the_score_and_a_bad_one_stretches_the_interval() {
     let mut one = One::knowing(direct_only(), 1);
-    one.machine.change_health(2);
+    one.doubt(2);
     one.events();
     let ping = one.next_ping();
     one.receive(1, &[ack(ping.sequence())]);
@@ -318,7 +318,7 @@ fn without_health_awareness_neither_interval_nor_nacks() {
     let mut config = quiet();
     config.lifeguard.health_aware_probe = false;
     let mut one = One::knowing(config, 3);
-    one.machine.change_health(5);
+    one.doubt(5);
     assert_eq!(one.machine.health_score(), 0);
     let (_, relayed) = fail_directly(&mut one);
     let Message::IndirectPing(request) = relayed[0].messages()[0] else {
@@ -332,7 +332,7 @@ fn without_health_awareness_neither_interval_nor_nacks() {
 #[test]
 fn a_tick_that_came_during_a_probe_is_made_up_for_at_once() {
     let mut one = One::knowing(direct_only(), 2);
-    one.machine.change_health(1);
+    one.doubt(1);
     let first = one.next_ping();
     // The stretched probe takes two intervals; the tick in between is overdue.
     one.advance(secs(2));
@@ -343,7 +343,7 @@ fn a_tick_that_came_during_a_probe_is_made_up_for_at_once() {
 #[test]
 fn an_overdue_probe_begins_when_the_one_before_ends() {
     let mut one = One::knowing(direct_only(), 2);
-    one.machine.change_health(1);
+    one.doubt(1);
     let first = one.next_ping();
     one.advance(ms(1300));
     one.receive(index(&first), &[ack(first.sequence())]);
@@ -359,7 +359,7 @@ fn an_overdue_probe_begins_when_the_one_before_ends() {
 #[test]
 fn one_overdue_tick_is_made_up_for_once() {
     let mut one = One::knowing(direct_only(), 2);
-    one.machine.change_health(1);
+    one.doubt(1);
     let first = one.next_ping();
     one.advance(secs(2));
     let second = one.sent_first(MessageKind::Ping).pop().unwrap();
@@ -538,7 +538,7 @@ fn a_ping_that_could_not_be_sent_is_not_waited_for() {
     one.machine.handle_send_error(&peer(9), one.now);
     one.drain();
     assert_eq!(one.sent().len(), 0);
-    one.machine.change_health(2);
+    one.doubt(2);
     one.receive(index(&relayed[0]), &[ack(ping.sequence())]);
     // An answer through a relay says nothing about the own health.
     assert_eq!(one.machine.health_score(), 2);
@@ -611,7 +611,7 @@ fn no_allowed_setting_overflows_the_clock() {
         for i in 1..=99 {
             one.machine.testing_alive(&alive(&name(i), i, 1), one.now);
         }
-        one.machine.change_health(i32::MAX);
+        one.doubt(i32::MAX);
         one.machine.ping(peer(1), one.now);
         let source = Some(PingSource { node: "n1", addr: addr(1) });
         let request = IndirectPing { sequence: 1, node: "n2", target: addr(2), nack: true, source };
