@@ -11,7 +11,9 @@ pub(crate) enum Command {
     Ping(String),
     Meta(String),
     Join(Vec<String>),
+    Explain(String),
     Health,
+    Stats,
     Keys(KeysCommand),
     TlsReload,
     Leave,
@@ -28,7 +30,7 @@ pub(crate) struct BadCommand {
 }
 
 /// Every command with what it does, in the order of the help.
-pub(crate) const HELP: [(&str, &str); 18] = [
+pub(crate) const HELP: [(&str, &str); 20] = [
     ("members", "show who is here, and who was"),
     ("join ADDR...", "join a cluster through any of these members"),
     ("broadcast TEXT", "send to every member, best effort"),
@@ -36,7 +38,9 @@ pub(crate) const HELP: [(&str, &str); 18] = [
     ("send-packet NAME TEXT", "send to one member in one packet, best effort"),
     ("ping NAME", "measure the round trip to a member"),
     ("meta [TEXT]", "change this node's meta, to none without TEXT, and tell everybody"),
-    ("health", "show the health score and what was counted"),
+    ("explain NAME", "say why a member is in its state"),
+    ("health", "say how this node is, and why it doubts itself if it does"),
+    ("stats", "show what was counted"),
     ("keys list", "show the cluster's keys, and how many members have them"),
     ("keys install KEY", "let every member open what is sealed with this key too, in base64"),
     ("keys activate ID", "let every member seal with this key, a fingerprint or base64"),
@@ -81,10 +85,11 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
                 text: required(command, text, "TEXT after NAME")?.to_owned(),
             }
         }
-        "ping" => {
+        "ping" | "explain" => {
             let (name, more) = split_word(required(command, rest, "NAME")?);
             nothing(command, more)?;
-            Command::Ping(name.to_owned())
+            let name = name.to_owned();
+            if command == "ping" { Command::Ping(name) } else { Command::Explain(name) }
         }
         "join" => {
             let seeds = required(command, rest, "at least one ADDR")?;
@@ -109,6 +114,7 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
             match command {
                 "members" => Command::Members,
                 "health" => Command::Health,
+                "stats" => Command::Stats,
                 "leave" => Command::Leave,
                 "quit" => Command::Quit,
                 _ => Command::Help,

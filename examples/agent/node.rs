@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::command::{self, Command};
 use crate::input::{Line, MAX_LINE_BYTES};
 use crate::output::Output;
-use crate::report::{Health, MemberReport, Report};
+use crate::report::{Counts, MemberReport, Report};
 use crate::signals::Signals;
 use crate::tls::Reloader;
 use crate::transport::AgentTransport;
@@ -156,7 +156,12 @@ impl<T: AgentTransport> Agent<T> {
             },
             Command::Meta(meta) => self.update_meta(meta).await,
             Command::Join(seeds) => return self.join("join", &seeds).await,
-            Command::Health => self.health().await,
+            Command::Explain(name) => self.explain(&name).await,
+            Command::Health => match self.node.health().await {
+                Ok(health) => Report::health(self.name(), &health),
+                Err(error) => Report::error(Some("health"), error),
+            },
+            Command::Stats => self.stats().await,
             Command::Keys(command) => command.carry_out(&self.node).await,
             Command::TlsReload => match &self.reloader {
                 Some(reloader) => reloader.reload().await,
@@ -197,20 +202,28 @@ impl<T: AgentTransport> Agent<T> {
         }
     }
 
-    async fn health(&self) -> Report {
+    async fn explain(&self, name: &str) -> Report {
+        match self.node.explain(name).await {
+            Ok(Some(explanation)) => Report::explain(&explanation),
+            Ok(None) => Report::error(Some("explain"), format!("{name:?} is not known here")),
+            Err(error) => Report::error(Some("explain"), error),
+        }
+    }
+
+    async fn stats(&self) -> Report {
         let node = &self.node;
         let own_drops = [
             ("messages_dropped", node.messages_dropped()),
             ("streams_refused", node.streams_refused()),
         ];
         match node.stats().await {
-            Ok(stats) => Report::Health(Health::new(
+            Ok(stats) => Report::Stats(Counts::new(
                 (node.name().to_owned(), node.health_score(), node.member_count()),
                 &stats,
                 node.transport().counts(),
                 own_drops,
             )),
-            Err(error) => Report::error(Some("health"), error),
+            Err(error) => Report::error(Some("stats"), error),
         }
     }
 

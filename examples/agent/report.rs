@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 use memberlist::protocol::DropReason;
-use memberlist::{Member, NodeState, Stats, UserMessage};
+use memberlist::{Explanation, Finding, Health, Member, NodeState, Stats, UserMessage};
 use serde::Serialize;
 
 use crate::command::HELP;
@@ -141,7 +141,11 @@ pub(crate) enum Report {
         name: String,
         meta: String,
     },
-    Health(Health),
+    /// Why a member is in its state, in words; `findings` are the conclusions alone.
+    Explain(Words),
+    /// How this node is, in words.
+    Health(Words),
+    Stats(Counts),
     Keys(KeysReport),
     /// The certificate files were read, by a command or because they changed: new connections use
     /// what is in them; or it could not be used, and the certificates of before stay in use.
@@ -175,10 +179,21 @@ pub(crate) struct MemberReport {
     reason: Option<String>,
 }
 
-/// How this node is doing. Counts of zero are left out. `drops` has what was dropped, refused or
+/// What the library says in words.
+#[derive(Serialize)]
+pub(crate) struct Words {
+    name: String,
+    /// 0 is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<u32>,
+    findings: Vec<String>,
+    text: Vec<String>,
+}
+
+/// What this node has counted. Counts of zero are left out. `drops` has what was dropped, refused or
 /// failed, by the reasons of the protocol and the counters of the transport.
 #[derive(Serialize)]
-pub(crate) struct Health {
+pub(crate) struct Counts {
     pub(crate) name: String,
     /// 0 is healthy.
     pub(crate) score: u32,
@@ -210,6 +225,15 @@ impl Report {
         Self::State { join, bytes: state.len(), text: lossy(state) }
     }
 
+    pub(crate) fn explain(explanation: &Explanation) -> Self {
+        let name = explanation.name.as_str();
+        Self::Explain(Words::new(name, None, &explanation.findings, explanation))
+    }
+
+    pub(crate) fn health(name: &str, health: &Health) -> Self {
+        Self::Health(Words::new(name, Some(health.score), &health.findings, health))
+    }
+
     /// A message, and who is known to have sent it.
     pub(crate) fn message(message: UserMessage, name: Option<String>) -> Self {
         Self::Message {
@@ -222,7 +246,27 @@ impl Report {
     }
 }
 
-impl Health {
+impl Words {
+    fn new(name: &str, score: Option<u32>, findings: &[Finding], text: &impl Display) -> Self {
+        let text = text.to_string();
+        Self {
+            name: name.to_owned(),
+            score,
+            findings: findings.iter().map(ToString::to_string).collect(),
+            text: text.lines().map(str::to_owned).collect(),
+        }
+    }
+
+    /// What stands in several lines is indented below the first.
+    fn text(&self, word: &str) -> String {
+        let mut lines = self.text.iter().map(|text| clean(text));
+        let mut all = line(word, &self.name, &lines.next().unwrap_or_default());
+        lines.for_each(|text| all.push_str(&format!("\n  {text}")));
+        all
+    }
+}
+
+impl Counts {
     pub(crate) fn new(
         (name, score, members): (String, u32, usize),
         stats: &Stats,
@@ -357,7 +401,9 @@ impl Report {
                 line("pong", name, &format!("{addr:<21}  {rtt_ms:.3} ms"))
             }
             Self::Meta { name, meta } => line("meta", name, meta),
-            Self::Health(health) => health.text(),
+            Self::Explain(words) => words.text("explain"),
+            Self::Health(words) => words.text("health"),
+            Self::Stats(counts) => counts.text(),
             Self::Keys(keys) => keys.text(),
             Self::Tls { cert, error, .. } => match error {
                 None => line("tls", "reloaded", &format!("new connections use {cert}")),
@@ -386,10 +432,10 @@ impl MemberReport {
     }
 }
 
-impl Health {
+impl Counts {
     fn text(&self) -> String {
         let title = format!("score {}, {} members here", self.score, self.members);
-        let mut text = line("health", &self.name, &title);
+        let mut text = line("stats", &self.name, &title);
         for (word, counts) in [("counted", &self.counts), ("dropped", &self.drops)] {
             for (what, count) in counts {
                 let _ = write!(text, "\n{}", line(word, "", &format!("{count:>8} {what}")));

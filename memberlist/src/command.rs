@@ -7,7 +7,7 @@ use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{Busy, RemoteState};
 use memberlist_protocol::{
-    BroadcastError, DropReason, ExchangeError, MetaError, NodeId, OperationId, Peer, Priority,
+    BroadcastError, DropReason, ExchangeError, Explanation, Health, MetaError, NodeId, OperationId, Peer, Priority,
     Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
@@ -62,6 +62,13 @@ pub(crate) enum Command {
     },
     Stats {
         reply: oneshot::Sender<Stats>,
+    },
+    Explain {
+        name: Box<str>,
+        reply: oneshot::Sender<Option<Explanation>>,
+    },
+    Health {
+        reply: oneshot::Sender<Health>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,

@@ -46,6 +46,8 @@ const CATCH_UP_TURNS: usize = 64;
 const SEND_PATIENCE: Duration = Duration::from_millis(20);
 /// When timers are this late, the runtime may not know yet which sockets have something.
 const STOOD_STILL: Duration = Duration::from_millis(10);
+/// And when they are this late, it may explain why somebody seemed not to answer.
+const STALLED: Duration = Duration::from_millis(100);
 
 /// Peers that are given a key at the same time.
 #[cfg(feature = "encryption")]
@@ -91,6 +93,7 @@ pub(crate) struct Driver<T: Transport> {
     unreadable: RateLimit,
     unsendable: RateLimit,
     conflicts: RateLimit,
+    stalls: RateLimit,
     /// Keys that are being given to peers.
     #[cfg(feature = "encryption")]
     hand_overs: Arc<tokio::sync::Semaphore>,
@@ -134,6 +137,7 @@ impl<T: Transport> Driver<T> {
             unreadable: RateLimit::default(),
             unsendable: RateLimit::default(),
             conflicts: RateLimit::default(),
+            stalls: RateLimit::default(),
             #[cfg(feature = "encryption")]
             hand_overs: Arc::new(tokio::sync::Semaphore::new(MAX_HAND_OVERS)),
         }
@@ -183,6 +187,9 @@ impl<T: Transport> Driver<T> {
             Some(_) = self.streams.join_next() => Flow::Continue,
         };
         let late = wake.and_then(|at| tokio::time::Instant::now().checked_duration_since(at));
+        if let Some(late) = late.filter(|late| *late >= STALLED) {
+            self.note_stall(late);
+        }
         match late {
             Some(late) if self.deaf_until.is_none() => self.catch_up(late).await,
             _ => {}
@@ -190,6 +197,16 @@ impl<T: Transport> Driver<T> {
         self.machine.handle_timeout(now());
         self.turns.serve(&mut self.machine, now());
         flow
+    }
+
+    fn note_stall(&mut self, late: Duration) {
+        self.machine.handle_stall(late, now());
+        if late < self.machine.config().probe_timeout {
+            return debug!(?late, "this node ran late");
+        }
+        if let Some(more) = self.stalls.allow() {
+            warn!(?late, more, "this node stood still: answers that it waited for may have been late by that");
+        }
     }
 
     /// A socket that fails is left alone for a while; the rest of the node goes on meanwhile.
@@ -285,6 +302,8 @@ impl<T: Transport> Driver<T> {
             }
             Command::BroadcastsAvailable => self.machine.user_broadcasts_available(now),
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
+            Command::Explain { name, reply } => drop(reply.send(self.machine.explain(&name, now))),
+            Command::Health { reply } => drop(reply.send(self.machine.health(now))),
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
             #[cfg(feature = "encryption")]
             Command::HandOver(newcomer) => self.hand_over(newcomer),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{
-    ExchangeError, Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone,
+    ExchangeError, Explanation, Health, Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone,
 };
 use memberlist_transport::Transport;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -198,6 +198,35 @@ impl<T: Transport> Memberlist<T> {
     /// After shutdown.
     pub async fn stats(&self) -> Result<Stats, Closed> {
         self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    /// Why a member is in its state: when something last came from it, how this node's probes of it
+    /// ended and over which legs, who suspects it and when that runs out, and what follows from it all,
+    /// such as a route that is cut in one direction. Its [`Display`](std::fmt::Display) says it in words.
+    /// Nothing if no member of that name is known or remembered.
+    ///
+    /// ```no_run
+    /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(why) = node.explain("cache-7").await? {
+    ///     println!("{why}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn explain(&self, name: &str) -> Result<Option<Explanation>, Closed> {
+        let name = name.into();
+        self.ask(|reply| Command::Explain { name, reply }).await
+    }
+
+    /// Why [`health_score`](Self::health_score) is what it is: what changed it, whether this process
+    /// stood still, and whether anything arrives here at all.
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn health(&self) -> Result<Health, Closed> {
+        self.ask(|reply| Command::Health { reply }).await
     }
 
     /// What is remembered of a member that was forgotten (it had been dead or left for

@@ -35,16 +35,16 @@ pub use error::{
     StartError,
 };
 pub use membership::{
-    Application, Death, Encoded, Event, Explanation, FailedProbe, Finding, Health, HealthCause,
-    HealthChange, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP, Member, Membership,
-    OperationId, Pending, Priority, ProbeOutcome, ProbeRecord, Relation, RelayOutcome, SYNC_TOPIC,
-    Stall, StreamOutcome, StreamRecord, StreamRequest, StreamRequestKind, StreamResponse,
-    SuspicionStatus, SuspicionSummary, Tombstone, Transmit,
+    Application, Death, Encoded, Event, Explanation, FailedProbe, Finding, Gauges, Health,
+    HealthCause, HealthChange, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP, Member,
+    Membership, OperationId, Pending, Priority, ProbeOutcome, ProbeRecord, QueueGauge, Relation,
+    RelayOutcome, SYNC_TOPIC, Stall, StreamOutcome, StreamRecord, StreamRequest, StreamRequestKind,
+    StreamResponse, SuspicionStatus, SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;
 pub use node::{
     MAX_NAME_BYTES, Node, NodeId, NodeState, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Peer,
     Versions, canonical,
 };
-pub use stats::{DropReason, Stats};
+pub use stats::{DropReason, PacketKind, Packets, Stats};
 pub use wire::{Dialect, WireFormat};

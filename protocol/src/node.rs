@@ -197,6 +197,9 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// All states, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Alive, Self::Suspect, Self::Dead, Self::Left];
+
     /// Alive or suspect: counted as a member.
     pub fn is_live(self) -> bool {
         matches!(self, Self::Alive | Self::Suspect)

@@ -191,6 +191,88 @@ impl DropReason {
     }
 }
 
+/// What a packet is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum PacketKind {
+    /// A ping, of a probe or by hand.
+    Ping,
+    /// A question to ping somebody else.
+    IndirectPing,
+    /// The answer to a ping.
+    Ack,
+    /// That somebody else did not answer.
+    Nack,
+    /// News about members, and user broadcasts.
+    Gossip,
+    /// A user message for one member.
+    User,
+    /// View digests and steps of comparing members.
+    Sync,
+    /// What could not be read, of those that came; nothing in it could.
+    Unreadable,
+}
+
+impl PacketKind {
+    /// All kinds, in the order of their discriminants.
+    pub const ALL: [Self; 8] = [
+        Self::Ping,
+        Self::IndirectPing,
+        Self::Ack,
+        Self::Nack,
+        Self::Gossip,
+        Self::User,
+        Self::Sync,
+        Self::Unreadable,
+    ];
+
+    /// A short name for metrics and logs, such as `indirect_ping`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::IndirectPing => "indirect_ping",
+            Self::Ack => "ack",
+            Self::Nack => "nack",
+            Self::Gossip => "gossip",
+            Self::User => "user",
+            Self::Sync => "sync",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// Of a packet that begins with that kind so far, if any of it was read, and goes on with this
+    /// message. In the native format a step of a comparison stands behind the digest of the view.
+    pub(crate) fn of(so_far: Option<Self>, message: MessageKind) -> Self {
+        match (so_far, message) {
+            (Some(kind), _) => kind,
+            (None, MessageKind::Ping) => Self::Ping,
+            (None, MessageKind::IndirectPing) => Self::IndirectPing,
+            (None, MessageKind::Ack) => Self::Ack,
+            (None, MessageKind::Nack) => Self::Nack,
+            (None, MessageKind::User) => Self::User,
+            (None, MessageKind::View | MessageKind::Sync) => Self::Sync,
+            (None, _) => Self::Gossip,
+        }
+    }
+}
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Packets {
+    /// How many.
+    pub packets: u64,
+    /// Their bytes, without the outer layers.
+    pub bytes: u64,
+}
+
+impl Packets {
+    fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// One counter a reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Drops([u64; DropReason::ALL.len()]);
@@ -218,6 +300,8 @@ pub struct Stats {
     pub packets_received_hashicorp: u64,
     /// Packets given out in Go's format.
     pub packets_sent_hashicorp: u64,
+    packets_received_by: [Packets; PacketKind::ALL.len()],
+    packets_sent_by: [Packets; PacketKind::ALL.len()],
     received: [u64; MessageKind::ALL.len()],
     sent: [u64; MessageKind::ALL.len()],
     drops: Drops,
@@ -314,6 +398,16 @@ impl Stats {
         self.sent[kind as usize]
     }
 
+    /// Packets of this kind that came.
+    pub fn packets_received_of(&self, kind: PacketKind) -> Packets {
+        self.packets_received_by[kind as usize]
+    }
+
+    /// Packets of this kind that were given out.
+    pub fn packets_sent_of(&self, kind: PacketKind) -> Packets {
+        self.packets_sent_by[kind as usize]
+    }
+
     /// Drops for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops.0[reason as usize]
@@ -326,6 +420,18 @@ impl Stats {
 
     pub(crate) fn count_drop(&mut self, reason: DropReason) {
         self.drops.0[reason as usize] += 1;
+    }
+
+    pub(crate) fn count_packet_received(&mut self, kind: PacketKind, bytes: usize) {
+        self.packets_received += 1;
+        self.bytes_received += bytes as u64;
+        self.packets_received_by[kind as usize].count(bytes);
+    }
+
+    pub(crate) fn count_packet_sent(&mut self, kind: PacketKind, bytes: usize) {
+        self.packets_sent += 1;
+        self.bytes_sent += bytes as u64;
+        self.packets_sent_by[kind as usize].count(bytes);
     }
 
     pub(crate) fn count_received(&mut self, kind: MessageKind) {
@@ -347,6 +453,9 @@ mod tests {
             assert_eq!(*reason as usize, i, "{}", reason.as_str());
         }
         for (i, kind) in MessageKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, i, "{}", kind.as_str());
+        }
+        for (i, kind) in PacketKind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, i, "{}", kind.as_str());
         }
     }

@@ -57,9 +57,13 @@ fn three_agents_find_each_other_and_talk() {
     assert_eq!(a.ask("meta", "meta")["meta"], "");
     assert_eq!(b.event_of("update", "a")["meta"], "");
 
+    let stats = a.ask("stats", "stats");
+    assert_eq!(stats["members"], 3, "{stats}");
+    assert!(stats["counts"]["packets_sent"].as_u64().unwrap() > 0, "{stats}");
     let health = a.ask("health", "health");
-    assert_eq!(health["members"], 3, "{health}");
-    assert!(health["counts"]["packets_sent"].as_u64().unwrap() > 0, "{health}");
+    assert_eq!((&health["score"], &health["findings"]), (&0.into(), &serde_json::json!([])));
+    let why = a.ask("explain b", "explain");
+    assert!(why["text"][0].as_str().unwrap().contains("is alive since"), "{why}");
 
     let help = a.ask("help", "help");
     assert!(help["commands"]["quit"].is_string(), "{help}");
@@ -78,6 +82,9 @@ fn a_killed_agent_is_found_dead_and_the_reason_is_told() {
         let answer = agent.ask("members", "members");
         assert_eq!(names(&answer["members"]), ["a", "b"]);
         assert_eq!(names(&answer["gone"]), ["c"]);
+        let why = agent.ask("explain c", "explain");
+        let text = why["text"].to_string();
+        assert!(text.contains("is dead since") && text.contains("declared dead by"), "{why}");
     }
 }
 
@@ -384,13 +391,13 @@ fn text_is_for_people() {
         .unwrap();
     a.event_of("join", "b");
     let mut input = child.stdin.take().unwrap();
-    input.write_all(b"nonsense\nmembers\nping alpha\nhealth\nhelp\nquit\n").unwrap();
+    input.write_all(b"nonsense\nmembers\nping alpha\nhealth\nstats\nexplain alpha\nhelp\nquit\n").unwrap();
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(wait_for_end(&mut child).code(), Some(0));
     let words: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(words.first(), Some(&"ready"), "{text}");
-    for word in ["join", "joined", "error", "members", "alpha", "b", "pong", "health", "help"] {
+    for word in ["join", "joined", "error", "members", "alpha", "b", "pong", "health", "stats", "explain", "help"] {
         assert!(words.contains(&word), "{word}: {text}");
     }
     assert_eq!(words.last(), Some(&"stopped"), "{text}");

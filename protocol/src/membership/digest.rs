@@ -18,12 +18,13 @@
 //! each time.
 
 use std::hash::Hasher;
+use std::time::Instant;
 
 use siphasher::sip::SipHasher13;
 
-use super::Membership;
 use super::gossip::Outgoing;
 use super::relay::Answers;
+use super::{Event, Membership};
 use crate::message::View;
 use crate::node::{NodeId, Peer};
 use crate::stats::DropReason;
@@ -57,6 +58,16 @@ impl ViewDigest {
     }
 }
 
+/// So many members must show the same view before an own update counts as known.
+const CONFIRMATIONS: usize = 3;
+
+/// An announcement of this node that members have not confirmed yet.
+#[derive(Debug)]
+pub(super) struct OwnUpdate {
+    since: Instant,
+    confirmed_by: Vec<NodeId>,
+}
+
 impl Membership {
     /// A member shows its view; whose, a name beside it or the rest of the packet tells.
     pub(super) fn handle_view(&mut self, from: &Peer, view: &View<'_>, answers: &mut Answers) {
@@ -79,6 +90,32 @@ impl Membership {
         if self.take_answer(answers) {
             let to = Peer::named(from.addr, name);
             self.send_later(Outgoing::View { to, ask: false });
+        }
+    }
+
+    /// This node announces something of itself: from now on, who shows the same view has heard of it.
+    pub(super) fn await_confirmation(&mut self, now: Instant) {
+        let confirmed_by = Vec::new();
+        self.own_update = self.syncs().then_some(OwnUpdate { since: now, confirmed_by });
+    }
+
+    /// A member has shown its view. The own update counts as known when several in a row, each another,
+    /// show the same view as this node.
+    pub(super) fn note_confirmation(&mut self, from: &NodeId, equal: bool, now: Instant) {
+        let wanted = CONFIRMATIONS.min(self.members.live().saturating_sub(1)).max(1);
+        let Some(update) = self.own_update.as_mut() else {
+            return;
+        };
+        if !equal {
+            return update.confirmed_by.clear();
+        }
+        if !update.confirmed_by.contains(from) {
+            update.confirmed_by.push(from.clone());
+        }
+        if update.confirmed_by.len() >= wanted {
+            let after = now.saturating_duration_since(update.since);
+            self.own_update = None;
+            self.events.push_back(Event::Converged { after });
         }
     }
 

@@ -229,6 +229,12 @@ pub enum Event {
     /// The farewell or the meta update has been sent as often as news is, or there was nobody to
     /// send it to.
     BroadcastDone(OperationId),
+    /// What this node announced of itself last is known: the members heard since show the same view.
+    /// Of interest to metrics: an estimate, which is late rather than early.
+    Converged {
+        /// How long that took.
+        after: Duration,
+    },
     /// The health score changed.
     HealthChanged(u32),
     /// This node contradicted news about itself.

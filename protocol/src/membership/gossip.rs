@@ -23,7 +23,7 @@ use crate::message::{
     Ack, Broadcast, Dead, IndirectPing, Message, MessageKind, Nack, Ping, PingSource, Suspect, View,
 };
 use crate::node::{Node, NodeId, NodeState, Peer};
-use crate::stats::DropReason;
+use crate::stats::{DropReason, PacketKind};
 use crate::wire::{Dialect, PacketWriter, Room, WireFormat};
 
 /// Packets that may wait for `poll_transmit`. An owner that drains after each input never comes
@@ -40,6 +40,7 @@ pub(super) struct News {
     pub(super) kind: MessageKind,
     /// Who waits for it to have been sent.
     pub(super) done: Option<OperationId>,
+    pub(super) queued_at: Instant,
 }
 
 /// How urgent a user broadcast is. The queues are served in this order.
@@ -57,7 +58,8 @@ pub enum Priority {
 /// The user broadcasts, a queue a priority, and the room that they have earned.
 #[derive(Debug)]
 pub(super) struct UserQueues {
-    queues: [BroadcastQueue<Arc<str>, ()>; 3],
+    /// Each with when it was queued.
+    queues: [BroadcastQueue<Arc<str>, Instant>; 3],
     credit_bytes: usize,
 }
 
@@ -74,13 +76,18 @@ impl UserQueues {
         self.queues.iter().map(BroadcastQueue::bytes).sum()
     }
 
+    /// When the one was queued that has waited longest.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.queues.iter().flat_map(BroadcastQueue::iter).map(|(_, at)| *at).min()
+    }
+
     /// Drops the least urgent, most transmitted until `max` remain; gives how many.
     pub(super) fn prune(&mut self, max: usize) -> usize {
         let mut over = self.len().saturating_sub(max);
         let pruned = over;
         for queue in self.queues.iter_mut().rev() {
             let drop = over.min(queue.len());
-            queue.prune(queue.len() - drop, |()| {});
+            queue.prune(queue.len() - drop, |_| {});
             over -= drop;
         }
         pruned
@@ -94,7 +101,7 @@ impl UserQueues {
     /// Drops what is sent in this format only.
     fn drop_all_only_in(&mut self, dialect: Dialect) {
         for queue in &mut self.queues {
-            queue.remove_if(|_, encoded| encoded.is_only_in(dialect), |()| {});
+            queue.remove_if(|_, encoded| encoded.is_only_in(dialect), |_| {});
         }
     }
 
@@ -115,7 +122,7 @@ impl UserQueues {
         // keeping smaller ones from those that do not.
         self.credit_bytes = (self.credit_bytes + earned).min(2 * most);
         let (mut reserve, mut credit) = (0, self.credit_bytes);
-        let sent = |queue| BroadcastQueue::iter(queue).filter_map(|(item, ())| item.get(dialect));
+        let sent = |queue| BroadcastQueue::iter(queue).filter_map(|(item, _)| item.get(dialect));
         for encoded in self.queues.iter().flat_map(|queue| sent(queue).take(LOOKED_AT)) {
             let cost = encoded.len() + overhead;
             if cost > most {
@@ -214,6 +221,18 @@ impl Outgoing {
         }
     }
 
+    fn kind(&self) -> PacketKind {
+        match self {
+            Self::Ping { .. } => PacketKind::Ping,
+            Self::IndirectPing { .. } => PacketKind::IndirectPing,
+            Self::Ack { .. } => PacketKind::Ack,
+            Self::Nack { .. } => PacketKind::Nack,
+            Self::Accuse { .. } | Self::OwnAlive { .. } | Self::Gossip { .. } => PacketKind::Gossip,
+            Self::User { .. } => PacketKind::User,
+            Self::View { .. } | Self::Sync { .. } => PacketKind::Sync,
+        }
+    }
+
     /// The format, if it is not for the peer to decide.
     fn dialect(&self) -> Option<Dialect> {
         match self {
@@ -277,12 +296,12 @@ impl Membership {
             let mut room = room(&to);
             room.max_packet_bytes = room.max_packet_bytes.min(self.config.max_packet_bytes);
             let eager = matches!(outgoing, Outgoing::Gossip { eager: true, .. });
+            let kind = outgoing.kind();
             if let Some(len) = self.write_packet(outgoing, buf, room) {
                 if eager {
                     self.eager.charge(len + self.outer_overhead);
                 }
-                self.stats.packets_sent += 1;
-                self.stats.bytes_sent += len as u64;
+                self.stats.count_packet_sent(kind, len);
                 return Some(Transmit { to, len });
             }
         }
@@ -473,14 +492,14 @@ impl Membership {
         let mut used = 0;
         for queue in &mut self.user.queues {
             let space = Space { dialect, overhead, budget: writer.remaining() };
-            let take = |part: &[u8], (): &()| {
+            let take = |part: &[u8], _: &Instant| {
                 let fits = writer.push_encoded(part);
                 if fits {
                     stats.count_sent(MessageKind::Broadcast);
                 }
                 fits
             };
-            used += queue.take(space, user_below, counted_user, take, |()| {});
+            used += queue.take(space, user_below, counted_user, take, |_| {});
         }
         // Room that news had no use for is free of charge.
         let charged = used.saturating_sub(free.saturating_sub(reserve));
@@ -550,7 +569,7 @@ impl Membership {
             self.drop(DropReason::TooLargeToSend);
             return self.events.extend(done.map(Event::BroadcastDone));
         }
-        let news = News { kind: message.kind(), done };
+        let news = News { kind: message.kind(), done, queued_at: now };
         let events = &mut self.events;
         self.news.push(encoded, Relation::Named(about), news, |replaced| {
             events.extend(replaced.done.map(Event::BroadcastDone));
@@ -607,7 +626,7 @@ impl Membership {
         if encoded.len() > self.largest_part_bytes() {
             return self.drop(DropReason::TooLargeToSend);
         }
-        self.user.queues[priority as usize].push(encoded, relation, (), |()| {});
+        self.user.queues[priority as usize].push(encoded, relation, now, |_| {});
         for _ in 0..self.user.prune(self.config.max_user_broadcasts) {
             self.drop(DropReason::BroadcastQueueFull);
         }
@@ -649,7 +668,7 @@ impl Membership {
             |news| events.extend(news.done.map(Event::BroadcastDone)),
         );
         for queue in &mut self.user.queues {
-            dropped += queue.remove_if(|_, encoded| encoded.len() > most, |()| {});
+            dropped += queue.remove_if(|_, encoded| encoded.len() > most, |_| {});
         }
         (0..dropped).for_each(|_| self.drop(DropReason::TooLargeToSend));
     }

@@ -23,6 +23,7 @@
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
 //! | `diary`, `explain` | what is remembered for it, and why a member is in its state |
+//! | `gauges` | how much there is of everything at one moment |
 //! | `timer`, `scale`, `per_second`, `event` | wake-ups, formulas, rates, what is reported |
 
 mod awareness;
@@ -35,6 +36,7 @@ mod digest;
 mod eager;
 mod event;
 mod explain;
+mod gauges;
 mod gossip;
 mod join;
 mod leave;
@@ -72,6 +74,7 @@ pub use event::{
     Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
 };
 pub use explain::{Explanation, Finding, Health, SuspicionStatus};
+pub use gauges::{Gauges, QueueGauge};
 pub use gossip::{Priority, Transmit};
 pub use push_pull::{SYNC_TOPIC, StreamRequest, StreamRequestKind, StreamResponse};
 pub use reap::Tombstone;
@@ -88,7 +91,7 @@ use crate::config::Config;
 use crate::error::{MetaError, Refusal, StartError};
 use crate::message::{Alive, Message};
 use crate::node::{Node, NodeId, NodeState, Peer, canonical};
-use crate::stats::{DropReason, Stats};
+use crate::stats::{DropReason, PacketKind, Stats};
 use crate::wire::stream::RemoteRecord;
 use crate::wire::{Compressors, Dialect, Packet, PacketError, PacketReader};
 
@@ -280,6 +283,7 @@ pub struct Membership {
     merge_due: Option<Instant>,
     next_operation: u64,
     sync: sync::DeltaSync,
+    own_update: Option<digest::OwnUpdate>,
     diary: diary::Diary,
 
     outbox: VecDeque<Outgoing>,
@@ -365,6 +369,7 @@ impl Membership {
             merge_due: None,
             next_operation: 0,
             sync: sync::DeltaSync::new(now),
+            own_update: None,
             diary: diary::Diary::default(),
             outbox: VecDeque::new(),
             requests: VecDeque::new(),
@@ -411,25 +416,39 @@ impl Membership {
         packet: &[u8],
         now: Instant,
     ) -> Result<(), PacketError> {
-        self.stats.packets_received += 1;
-        self.stats.bytes_received += packet.len() as u64;
         let mut reader = std::mem::take(&mut self.reader);
         let read = reader.read(self.config.wire_format, packet);
         let read = read.map(|content| self.handle_messages(from, packet.len(), content, now));
         match &read {
-            Ok(()) => self.diary.last_packet = Some(now),
-            Err(error) => self.drop(error.reason()),
+            Ok(kind) => {
+                self.diary.last_packet = Some(now);
+                self.stats.count_packet_received(*kind, packet.len());
+            }
+            Err(error) => {
+                self.drop(error.reason());
+                self.stats.count_packet_received(PacketKind::Unreadable, packet.len());
+            }
         }
         self.reader = reader;
-        read
+        read.map(drop)
     }
 
-    fn handle_messages(&mut self, from: &Peer, came: usize, packet: Packet<'_>, now: Instant) {
+    fn handle_messages(
+        &mut self,
+        from: &Peer,
+        came: usize,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> PacketKind {
         let dialect = packet.dialect();
         self.stats.packets_received_hashicorp += u64::from(dialect == Dialect::Hashicorp);
         let mut answers = self.answers_per_packet(dialect, came);
+        let mut kind = None;
         packet.for_each(|message| match message {
-            Ok(message) => self.handle_message(from, &message, &mut answers, now),
+            Ok(message) => {
+                kind = Some(PacketKind::of(kind, message.kind()));
+                self.handle_message(from, &message, &mut answers, now);
+            }
             Err(error) => self.drop(error.reason()),
         });
         if let Some(speaker) = &answers.speaker {
@@ -442,6 +461,7 @@ impl Membership {
             (None, _) => {}
         }
         self.watch_view(now);
+        kind.unwrap_or(PacketKind::Unreadable)
     }
 
     fn handle_message(

@@ -130,6 +130,7 @@ impl Membership {
     }
 
     pub(super) fn queue_own_alive(&mut self, done: Option<OperationId>, now: Instant) {
+        self.await_confirmation(now);
         let record = self.own_record();
         let node = std::sync::Arc::clone(&record.node);
         let incarnation = record.incarnation();

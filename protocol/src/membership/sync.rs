@@ -124,6 +124,10 @@ impl DeltaSync {
         }
     }
 
+    pub(super) fn differs_since(&self) -> Option<Instant> {
+        self.differs_since
+    }
+
     /// This view needs nobody's confirmation.
     pub(super) fn testing_trust(&mut self, view: ViewDigest) {
         self.seen = view;
@@ -172,7 +176,9 @@ impl Membership {
             return;
         }
         record.shows_view = Some(true);
-        if digest == self.members.view().to_u64() {
+        let equal = digest == self.members.view().to_u64();
+        self.note_confirmation(from, equal, now);
+        if equal {
             self.stats.views_equal += 1;
             return self.agree();
         }

@@ -158,6 +158,7 @@ impl Membership {
         self.news.prune(0, |_| {});
         self.events.clear();
         self.awareness.apply(i32::MIN);
+        self.own_update = None;
     }
 }
 

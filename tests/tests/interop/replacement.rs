@@ -14,7 +14,7 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Packets that an agent has sent: in all, and in Go's format.
 fn sent(agent: &mut Process) -> (u64, u64) {
-    let counts = agent.ask("health", "health")["counts"].take();
+    let counts = agent.ask("stats", "stats")["counts"].take();
     let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
     (count("packets_sent"), count("packets_sent_hashicorp"))
 }

@@ -151,5 +151,5 @@ pub(crate) fn complaints(peer: Process) -> Vec<String> {
 
 /// What the agent has dropped so far, by its reasons.
 pub(crate) fn drops(agent: &mut Process) -> Value {
-    agent.ask("health", "health")["drops"].take()
+    agent.ask("stats", "stats")["drops"].take()
 }

@@ -10,6 +10,7 @@ use crate::error::BroadcastError;
 use crate::membership::gossip::Outgoing;
 use crate::membership::{Priority, Relation, scale};
 use crate::message::Broadcast;
+use crate::stats::{PacketKind, Packets};
 use crate::wire::{PacketReader, WireFormat};
 
 fn broadcast(one: &mut One, payload: &[u8], priority: Priority) {
@@ -604,4 +605,70 @@ fn a_newer_broadcast_replaces_those_whose_payload_it_makes_pointless() {
         one.machine.broadcast(payload, relation, Priority::Normal, now).unwrap();
     }
     assert_eq!(one.machine.queued_broadcasts().1, 2);
+}
+
+#[test]
+fn the_own_update_counts_as_known_when_several_show_the_same_view() {
+    let config = Config { delta_sync: true, ..quiet() };
+    let mut net = Net::cluster(6, config, 5);
+    let converged = |net: &mut Net| {
+        let events = std::mem::take(&mut net.hosts[0].events);
+        let after = |(_, event): &(Duration, Event)| match event {
+            Event::Converged { after } => Some(*after),
+            _ => None,
+        };
+        events.iter().filter_map(after).collect::<Vec<_>>()
+    };
+    net.run(secs(5));
+    assert_eq!(converged(&mut net), [], "nothing was announced");
+    net.call(0, |machine, now| machine.update_meta("x".into(), now).unwrap());
+    net.run(secs(10));
+    let [after] = converged(&mut net)[..] else { panic!("once") };
+    assert!(after > net.delay && after < secs(5), "{after:?}");
+    // Who is cut off is told by nobody that he is heard.
+    net.lose(|from, _, _| from == 0);
+    net.call(0, |machine, now| machine.update_meta("y".into(), now).unwrap());
+    net.run(secs(3));
+    assert_eq!(converged(&mut net), []);
+}
+
+#[test]
+fn packets_are_counted_by_what_they_are_for() {
+    let mut net = Net::cluster(3, quiet(), 5);
+    net.call(0, |machine, now| machine.update_meta("x".into(), now).unwrap());
+    net.run(secs(5));
+    let machine = &mut net.hosts[0].machine;
+    let garbage = machine.handle_packet(&peer(1), b"?", net.now);
+    assert!(garbage.is_err());
+    let stats = *machine.stats();
+    let sum = |of: &dyn Fn(PacketKind) -> Packets| {
+        PacketKind::ALL.iter().fold((0, 0), |(packets, bytes), kind| {
+            (packets + of(*kind).packets, bytes + of(*kind).bytes)
+        })
+    };
+    let received = sum(&|kind| stats.packets_received_of(kind));
+    assert_eq!(received, (stats.packets_received, stats.bytes_received));
+    let sent = sum(&|kind| stats.packets_sent_of(kind));
+    assert_eq!(sent, (stats.packets_sent, stats.bytes_sent));
+    assert_eq!(stats.packets_received_of(PacketKind::Unreadable).packets, 1);
+    for kind in [PacketKind::Ping, PacketKind::Ack, PacketKind::Gossip] {
+        assert!(stats.packets_sent_of(kind).packets > 0, "{kind:?}");
+    }
+    assert_eq!(stats.packets_sent_of(PacketKind::User), Packets::default());
+}
+
+#[test]
+fn gauges_tell_what_waits_and_for_how_long() {
+    let mut one = One::knowing(
+        Config { gossip_interval: secs(60), eager_gossip_spacing: Duration::ZERO, ..quiet() },
+        4,
+    );
+    one.receive(2, &[suspect("n1", 1, "n2"), dead("n3", 1, "n2")]);
+    one.machine.broadcast(b"x", Relation::Unique, Priority::Normal, one.now).unwrap();
+    one.advance(ms(400));
+    let gauges = one.machine.gauges(one.now);
+    assert_eq!(gauges.members, [3, 1, 1, 0]);
+    assert_eq!((gauges.news.items, gauges.user_broadcasts.items), (2, 1));
+    assert_eq!((gauges.news.oldest, gauges.user_broadcasts.oldest), (ms(400), ms(400)));
+    assert!(gauges.news.bytes > 0 && gauges.pending.timers > 0);
 }

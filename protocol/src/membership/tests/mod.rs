@@ -397,6 +397,7 @@ fn event_name(event: &Event) -> String {
         Event::ExchangeFailed(_) => "exchange failed".to_owned(),
         Event::UserState { .. } => "user state".to_owned(),
         Event::BroadcastDone(_) => "broadcast done".to_owned(),
+        Event::Converged { .. } => "converged".to_owned(),
         Event::HealthChanged(score) => format!("health {score}"),
         Event::Refuted { incarnation, .. } => format!("refuted {incarnation}"),
         Event::Disagreement { member, .. } => format!("disagreement with {member}"),
