@@ -200,6 +200,7 @@ impl Server {
                 crate::keys::serve(channel, &self.context, peer, &body).await
             }
             StreamItem::Request { topic: SYNC_TOPIC, body } => {
+                let body = channel.read_sync(&body).await?;
                 let command = |reply| Command::ServeSync { peer: peer.clone(), body, reply };
                 match self.ask(command).await {
                     Some(Ok(answer)) => channel.send(MessageFrames::response(0, answer)).await,

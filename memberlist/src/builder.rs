@@ -124,7 +124,9 @@ impl Builder {
             sender
         });
         if observed {
-            tokio::spawn(tell_notices(hub.subscribe(notice_capacity(&config)), delegate));
+            let notices = hub.subscribe(notice_capacity(&config));
+            let user_states = Arc::clone(&context.user_states);
+            tokio::spawn(tell_notices(notices, delegate, user_states));
         }
 
         let accept = accept_streams(
@@ -178,6 +180,7 @@ fn stream_context(
         format: config.protocol.wire_format,
         compression: config.protocol.compression,
         limits: stream_limits(config),
+        sync_limits: config.protocol.sync_limits(),
         max_question_bytes: usize::MAX,
         max_user_states: config.protocol.max_push_pulls,
         timeout: config.protocol.stream_timeout.max(Duration::from_millis(1)),

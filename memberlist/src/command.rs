@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{Busy, RemoteState};
+use memberlist_protocol::wire::sync::SyncBody;
 use memberlist_protocol::{
-    BroadcastError, DropReason, ExchangeError, Explanation, Health, MetaError, NodeId, OperationId, Peer, Priority,
-    Relation, Stats, StreamResponse, Tombstone,
+    BroadcastError, DropReason, ExchangeError, Explanation, Health, MetaError, NodeId, OperationId,
+    Peer, Priority, Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
 
@@ -106,7 +107,7 @@ pub(crate) enum Command {
     /// A peer compares its members with this node's, step by step.
     ServeSync {
         peer: Peer,
-        body: Bytes,
+        body: SyncBody,
         reply: oneshot::Sender<Result<Bytes, ExchangeError>>,
     },
     /// A peer still uses this key, not the primary: gives it that.

@@ -205,7 +205,11 @@ impl<T: Transport> Driver<T> {
             return debug!(?late, "this node ran late");
         }
         if let Some(more) = self.stalls.allow() {
-            warn!(?late, more, "this node stood still: answers that it waited for may have been late by that");
+            warn!(
+                ?late,
+                more,
+                "this node stood still: answers that it waited for may have been late by that"
+            );
         }
     }
 
@@ -330,7 +334,7 @@ impl<T: Transport> Driver<T> {
                 drop(reply.send(self.machine.tell_busy(asker.as_ref(), join, now)));
             }
             Command::ServeSync { peer, body, reply } => {
-                let _ = reply.send(self.machine.serve_sync(&peer, &body, now));
+                let _ = reply.send(self.machine.serve_sync(&peer, body, now));
             }
             Command::FinishPushPull { peer, state } => {
                 self.machine.finish_push_pull(peer, state, now);

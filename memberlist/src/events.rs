@@ -63,8 +63,17 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub(crate) enum Notice {
     Event(Event),
-    PingCompleted { node: Arc<Node>, rtt: Duration, payload: Bytes },
-    UserState { state: Bytes, join: bool },
+    PingCompleted {
+        node: Arc<Node>,
+        rtt: Duration,
+        payload: Bytes,
+    },
+    /// With whose it is, if that is known.
+    UserState {
+        from: Option<NodeId>,
+        state: Bytes,
+        join: bool,
+    },
 }
 
 /// What a waiting user state takes beside its bytes.
@@ -420,7 +429,7 @@ mod tests {
     }
 
     fn user_state(state: &str) -> Notice {
-        Notice::UserState { state: state.to_owned().into(), join: false }
+        Notice::UserState { from: None, state: state.to_owned().into(), join: false }
     }
 
     fn ping() -> Notice {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{
-    ExchangeError, Explanation, Health, Member, NodeId, NodeState, Peer, Priority, Relation, Stats, Tombstone,
+    ExchangeError, Explanation, Health, Member, NodeId, NodeState, Peer, Priority, Relation, Stats,
+    Tombstone,
 };
 use memberlist_transport::Transport;
 use tokio::sync::{Semaphore, mpsc, oneshot};

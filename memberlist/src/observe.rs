@@ -15,6 +15,7 @@ use tracing::error;
 use crate::delegate::Delegate;
 use crate::events::{Notice, NoticeStream};
 use crate::messages::Delivery;
+use crate::user_state::UserStates;
 
 /// Calls the delegate for each message.
 pub(crate) async fn tell_messages(
@@ -43,13 +44,23 @@ pub(crate) async fn drop_messages(mut messages: mpsc::Receiver<Delivery>) {
 }
 
 /// Calls the delegate for everything else.
-pub(crate) async fn tell_notices(mut notices: NoticeStream, delegate: Arc<dyn Delegate>) {
+pub(crate) async fn tell_notices(
+    mut notices: NoticeStream,
+    delegate: Arc<dyn Delegate>,
+    user_states: Arc<UserStates>,
+) {
     while let Some(first) = notices.next().await {
-        let delegate = Arc::clone(&delegate);
+        let (delegate, user_states) = (Arc::clone(&delegate), Arc::clone(&user_states));
         let telling = spawn_blocking(move || {
             let mut next = Some(first);
             while let Some(notice) = next {
-                guarded(|| tell(&*delegate, notice));
+                let whose = match &notice {
+                    Notice::UserState { from, .. } => from.clone(),
+                    _ => None,
+                };
+                if let (false, Some(peer)) = (guarded(|| tell(&*delegate, notice)), whose) {
+                    user_states.forget(&peer);
+                }
                 next = notices.try_next();
             }
             notices
@@ -65,13 +76,15 @@ fn tell(delegate: &dyn Delegate, notice: Notice) {
         Notice::PingCompleted { node, rtt, payload } => {
             delegate.notify_ping_complete(&node, rtt, &payload);
         }
-        Notice::UserState { state, join } => delegate.merge_remote_state(state, join),
+        Notice::UserState { state, join, .. } => delegate.merge_remote_state(state, join),
     }
 }
 
-/// An observer that panics loses this call, not those that come.
-fn guarded(call: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+/// An observer that panics loses this call, not those that come. Whether it has not.
+fn guarded(call: impl FnOnce()) -> bool {
+    let told = catch_unwind(AssertUnwindSafe(call)).is_ok();
+    if !told {
         error!("the application's delegate panicked while it was told something");
     }
+    told
 }

@@ -16,6 +16,7 @@ use memberlist_protocol::wire::stream::{
     Busy, FrameNumber, Held, MessageFrames, MessageReader, PushPullStart, SnapshotRecord,
     StreamError, StreamItem, StreamLimits, preamble,
 };
+use memberlist_protocol::wire::sync::{SyncBody, SyncLimits};
 use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_protocol::{ExchangeError, NodeId, Peer, SYNC_TOPIC, StreamResponse};
 use memberlist_transport::{Destination, OpenError, Transport};
@@ -57,6 +58,7 @@ pub(crate) struct StreamContext {
     /// Whether what is written is compressed.
     pub(crate) compression: bool,
     pub(crate) limits: StreamLimits,
+    pub(crate) sync_limits: SyncLimits,
     /// How much a peer may say before it is answered.
     pub(crate) max_question_bytes: usize,
     /// How many questions about user states are answered at once.
@@ -398,6 +400,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         self.outbound.begin_with(keys.clone());
     }
 
+    /// Reads a step of comparing members, and pays for what it holds until that is merged.
+    pub(crate) async fn read_sync(&mut self, body: &[u8]) -> Result<SyncBody, StreamFault> {
+        let mut body = SyncBody::read(body, &self.context.sync_limits);
+        self.charge(body.records()).await?;
+        body.held = Held::new(std::mem::take(&mut self.budget));
+        Ok(body)
+    }
+
     /// Pays for what has been received and decoded, waiting for others to give back if it must.
     async fn charge(&mut self, decoded_nodes: usize) -> Result<(), StreamFault> {
         let content = self.received.max(self.messages.pending_bytes());
@@ -492,7 +502,10 @@ pub(crate) async fn sync<T: Transport>(
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     channel.ask(MessageFrames::request(SYNC_TOPIC, body)).await.map_err(fault)?;
     match channel.receive().await.map_err(fault)? {
-        StreamItem::Response { status: TAKEN, body } => Ok(StreamResponse::Sync(body)),
+        StreamItem::Response { status: TAKEN, body } => {
+            let body = channel.read_sync(&body).await.map_err(fault)?;
+            Ok(StreamResponse::Sync(body))
+        }
         StreamItem::Error(message) => Err(ExchangeError::Refused { peer: peer.clone(), message }),
         other => Err(unexpected(peer, &other)),
     }
@@ -632,6 +645,7 @@ pub(crate) mod testing {
                 format,
                 compression: false,
                 limits: StreamLimits::default(),
+                sync_limits: memberlist_protocol::Config::lan().sync_limits(),
                 max_question_bytes: usize::MAX,
                 max_user_states: 8,
                 timeout: Duration::from_secs(1),

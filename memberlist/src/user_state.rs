@@ -108,7 +108,8 @@ impl UserStates {
         if merged.held(from) == Some(digest) {
             return true;
         }
-        let taken = self.hub.publish(Notice::UserState { state, join: false });
+        let from_there = Some(from.clone());
+        let taken = self.hub.publish(Notice::UserState { from: from_there, state, join: false });
         if taken {
             merged.put(from, Some(digest));
         }
@@ -125,7 +126,8 @@ impl UserStates {
         join: bool,
     ) -> Option<Unremembered> {
         let mut merged = self.merged();
-        let taken = self.hub.publish(Notice::UserState { state: state.clone(), join });
+        let notice = Notice::UserState { from: from.clone(), state: state.clone(), join };
+        let taken = self.hub.publish(notice);
         let from = from.filter(|_| taken)?;
         if join {
             merged.forget(&from);
@@ -133,6 +135,11 @@ impl UserStates {
         }
         let turn = merged.put(&from, None);
         Some(Unremembered { from, turn, state })
+    }
+
+    /// The delegate has failed to take a state of that peer's: it may come again.
+    pub(crate) fn forget(&self, from: &NodeId) {
+        self.merged().forget(from);
     }
 
     /// Remembers that state, unless another has come from there meanwhile.

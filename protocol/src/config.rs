@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::{ConfigError, ConfigFault};
 use crate::node::{MAX_NAME_BYTES, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Versions};
 use crate::wire::WireFormat;
+use crate::wire::sync::SyncLimits;
 
 /// Bytes that the rest of an `alive` message may need beside name and meta, in any wire format,
 /// with packet header and checksum.
@@ -264,6 +265,11 @@ impl Config {
             (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_MAX, self.protocol_version),
             self.application_versions,
         )
+    }
+
+    /// What a step of comparing members may hold.
+    pub fn sync_limits(&self) -> SyncLimits {
+        SyncLimits { max_meta_bytes: self.max_meta_bytes, max_members: self.max_members }
     }
 
     /// Checks the settings as a whole. What goes around packets is not known here: see

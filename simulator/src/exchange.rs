@@ -8,7 +8,7 @@ use memberlist_protocol::wire::stream::{
     FrameNumber, MessageFrames, MessageReader, PushPullStart, RemoteState, SnapshotRecord,
     StreamItem, StreamLimits, preamble,
 };
-use memberlist_protocol::wire::sync::{self, Partitioning};
+use memberlist_protocol::wire::sync::{self, Partitioning, SyncBody};
 use memberlist_protocol::{
     Config, Dialect, DropReason, ExchangeError, Membership, NodeId, Peer, SYNC_TOPIC,
     StreamRequestKind, StreamResponse,
@@ -100,7 +100,8 @@ pub(crate) fn serve(
             }
         }
         StreamItem::Request { topic: SYNC_TOPIC, body } => {
-            let answer = match machine.serve_sync(peer, &body, now) {
+            let body = SyncBody::read(&body, &machine.config().sync_limits());
+            let answer = match machine.serve_sync(peer, body, now) {
                 Ok(answer) => MessageFrames::response(0, answer),
                 Err(refusal) => MessageFrames::error(dialect, &refusal.to_string()),
             };
@@ -122,7 +123,9 @@ pub(crate) fn read_answer(config: &Config, question: &Question, bytes: &[u8]) ->
         }
         (Some(StreamItem::PushPull(state)), None) => StreamResponse::PushPull(state),
         (Some(StreamItem::Busy(busy)), None) => StreamResponse::Busy(busy),
-        (Some(StreamItem::Response { status: 0, body }), None) => StreamResponse::Sync(body),
+        (Some(StreamItem::Response { status: 0, body }), None) => {
+            StreamResponse::Sync(SyncBody::read(&body, &config.sync_limits()))
+        }
         (Some(StreamItem::Error(message)), _) => {
             StreamResponse::Failed(ExchangeError::Refused { peer: question.peer.clone(), message })
         }

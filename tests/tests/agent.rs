@@ -391,13 +391,18 @@ fn text_is_for_people() {
         .unwrap();
     a.event_of("join", "b");
     let mut input = child.stdin.take().unwrap();
-    input.write_all(b"nonsense\nmembers\nping alpha\nhealth\nstats\nexplain alpha\nhelp\nquit\n").unwrap();
+    input
+        .write_all(b"nonsense\nmembers\nping alpha\nhealth\nstats\nexplain alpha\nhelp\nquit\n")
+        .unwrap();
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(wait_for_end(&mut child).code(), Some(0));
     let words: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(words.first(), Some(&"ready"), "{text}");
-    for word in ["join", "joined", "error", "members", "alpha", "b", "pong", "health", "stats", "explain", "help"] {
+    for word in [
+        "join", "joined", "error", "members", "alpha", "b", "pong", "health", "stats", "explain",
+        "help",
+    ] {
         assert!(words.contains(&word), "{word}: {text}");
     }
     assert_eq!(words.last(), Some(&"stopped"), "{text}");

@@ -58,7 +58,7 @@ impl Side {
     fn merged(&mut self) -> Vec<Bytes> {
         let notices = std::iter::from_fn(|| self.notices.try_next());
         let state = |notice| match notice {
-            Notice::UserState { state, join: false } => state,
+            Notice::UserState { state, join: false, .. } => state,
             other => panic!("{other:?}"),
         };
         notices.map(state).collect()
@@ -104,6 +104,32 @@ where
         channel.finish_refused().await?;
     }
     served.map(drop)
+}
+
+/// A delegate that panics over every state.
+struct Panics;
+
+impl Delegate for Panics {
+    fn merge_remote_state(&self, _: Bytes, _: bool) {
+        panic!("over a state (the test wants it so)");
+    }
+}
+
+#[tokio::test]
+async fn a_state_over_which_the_delegate_panics_may_come_again() {
+    let Side { context, notices, .. } = Side::new("a", "");
+    let states = Arc::clone(&context.user_states);
+    let (peer, state) = (id("b"), Bytes::from_static(b"state"));
+    let digest = Digest::of(&state).unwrap();
+    assert!(states.merge(&peer, digest, state));
+    assert_eq!(states.held(&peer), Some(digest));
+    tokio::spawn(crate::observe::tell_notices(notices, Arc::new(Panics), Arc::clone(&states)));
+    let forgotten = async {
+        while states.held(&peer).is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), forgotten).await.expect("it is forgotten");
 }
 
 #[test]

@@ -237,18 +237,20 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         ranks.len()
     }
 
-    /// Whether an item waits that was sent less often than this.
-    pub fn has_fresh(&self, below: u32) -> bool {
-        self.items.first_key_value().is_some_and(|(rank, _)| rank.0 < below)
+    /// Whether an item waits that was sent less often than this, and of whose tag `wanted` says so.
+    pub fn has_fresh(&self, below: u32, mut wanted: impl FnMut(&T) -> bool) -> bool {
+        let mut fresh = self.items.iter().take_while(|(rank, _)| rank.0 < below);
+        fresh.any(|(_, item)| wanted(&item.tag))
     }
 
-    /// Takes items for one packet that were sent less often than `below`. `take` gets the bytes and the
+    /// Takes items for one packet that were sent less often than `below`, and of whose tag `wanted` says
+    /// so. `take` gets the bytes and the
     /// tag and says whether it had room, `finished` gets the tags of those that reached their `limit` of
     /// transmissions. Gives the bytes used. Without a limit the transmissions of an item do not count.
     pub fn take(
         &mut self,
         Space { dialect, overhead, budget }: Space,
-        below: u32,
+        (below, wanted): (u32, impl Fn(&T) -> bool),
         limit: impl Fn(&Encoded) -> Option<u32>,
         mut take: impl FnMut(&[u8], &T) -> bool,
         mut finished: impl FnMut(T),
@@ -271,7 +273,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
                 continue;
             }
             from = after(rank);
-            let Some(encoded) = item.encoded.get(dialect) else {
+            let Some(encoded) = item.encoded.get(dialect).filter(|_| wanted(&item.tag)) else {
                 continue;
             };
             if !take(encoded, &item.tag) {
@@ -359,7 +361,7 @@ mod tests {
             true
         };
         let space = Space { dialect: NATIVE, overhead: 2, budget };
-        queue.take(space, u32::MAX, |_| Some(limit), take, |tag| done.push(tag));
+        queue.take(space, (u32::MAX, |_: &_| true), |_| Some(limit), take, |tag| done.push(tag));
         (got, done)
     }
 
@@ -426,7 +428,8 @@ mod tests {
                 fits
             };
             let space = Space { dialect, overhead: 2, budget };
-            let used = queue.take(space, u32::MAX, |_| Some(9), take, |_| unreachable!());
+            let used =
+                queue.take(space, (u32::MAX, |_: &_| true), |_| Some(9), take, |_| unreachable!());
             (got, used)
         };
         assert_eq!(taken(Dialect::Hashicorp, 1000, 9), (vec![(0, 30)], 32));
@@ -471,7 +474,7 @@ mod tests {
                 };
                 let space = Space { dialect: NATIVE, overhead: 3, budget };
                 let done = |tag: usize| ended[tag] = true;
-                let used = queue.take(space, u32::MAX, |_| Some(limit), take, done);
+                let used = queue.take(space, (u32::MAX, |_: &_| true), |_| Some(limit), take, done);
                 prop_assert!(used <= budget);
                 prop_assert_eq!(used, got.iter().map(|(_, len)| len + 3).sum::<usize>());
                 for (tag, _) in &got {

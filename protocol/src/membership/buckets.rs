@@ -10,7 +10,7 @@
 //! so equal buckets have equal digests, and buckets that differ have, but for one in 2^16. Members of
 //! those are told apart by 15 bits of their mark. What either hides shows under the next salt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Membership;
@@ -18,6 +18,8 @@ use super::digest::hash;
 use crate::wire::stream::{RemoteRecord, SnapshotRecord};
 use crate::wire::sync::{self, Digests, Listing, MAX_MARK, MAX_ORDER, Mark, Partitioning};
 
+/// The least that a member takes in a listing.
+const MARK_BYTES: usize = 2;
 /// Members that a bucket is to hold.
 const BUCKET_MEMBERS: usize = 4;
 /// Keys beside the salt: where a member belongs, and what its bucket's digest is made of.
@@ -49,11 +51,14 @@ impl Membership {
     pub(super) fn difference(&self, listing: &Listing) -> Difference {
         let listed: BTreeMap<u16, &[Mark]> =
             listing.buckets.iter().map(|(bucket, marks)| (*bucket, marks.as_slice())).collect();
-        let own = self.bucket_members(listing.partitioning, |bucket| listed.contains_key(&bucket));
+        let of_listed = |bucket: u16| listed.contains_key(&bucket);
+        let own = self.bucket_members(listing.partitioning, of_listed, usize::MAX);
+        let own = own.unwrap_or_default();
         let mut difference = Difference::default();
         for (bucket, theirs) in listed {
             let ours = own.get(&bucket).map_or(&[][..], Vec::as_slice);
             let (mut i, mut places) = (0, vec![false; theirs.len()]);
+            let before = difference.records.len();
             for (place, their) in theirs.iter().enumerate() {
                 while ours.get(i).is_some_and(|(our, _)| our.mark < their.mark) {
                     difference.records.push(self.snapshot(ours[i].1));
@@ -64,7 +69,8 @@ impl Membership {
                     places[place] = true;
                     continue;
                 };
-                // Incarnations that differ do so by little, so that half of the range tells the newer.
+                // Incarnations mostly differ by little, so that half of the range tells the newer. Where it
+                // does not, the one who is sent an older record answers with the newer one.
                 match our.incarnation.wrapping_sub(their.incarnation) as i8 {
                     0 => {}
                     1.. => difference.records.push(self.snapshot(*position)),
@@ -77,25 +83,33 @@ impl Membership {
             if wanted > 0 {
                 difference.wanted_count += wanted;
                 difference.wanted.push((bucket, places));
+            } else if difference.records.len() == before {
+                // It differs, and the marks do not show in what: a byte does not tell incarnations apart
+                // that are 256 from each other.
+                difference.records.extend(ours.iter().map(|(_, at)| self.snapshot(*at)));
             }
         }
         difference
     }
 
-    /// The members in the buckets whose digests are others here.
-    pub(super) fn differing(&self, theirs: &Digests) -> Vec<(u16, Vec<Mark>)> {
+    /// The members in the buckets whose digests are others here; nothing if listing them takes more than
+    /// that many bytes.
+    pub(super) fn differing(
+        &self,
+        theirs: &Digests,
+        most_bytes: usize,
+    ) -> Option<Vec<(u16, Vec<Mark>)>> {
         let ours = self.bucket_digests(theirs.partitioning);
         let differs =
             |bucket: u16| ours[usize::from(bucket)] != theirs.digests[usize::from(bucket)];
-        let mut members = self.bucket_members(theirs.partitioning, differs);
+        let most = most_bytes / MARK_BYTES;
+        let mut members = self.bucket_members(theirs.partitioning, differs, most)?;
         let buckets = (0..ours.len()).filter_map(|bucket| u16::try_from(bucket).ok());
-        buckets
-            .filter(|bucket| differs(*bucket))
-            .map(|bucket| {
-                let members = members.remove(&bucket).unwrap_or_default();
-                (bucket, members.into_iter().map(|(mark, _)| mark).collect())
-            })
-            .collect()
+        let list = |bucket: u16| {
+            let members = members.remove(&bucket).unwrap_or_default();
+            (bucket, members.into_iter().map(|(mark, _)| mark).collect())
+        };
+        Some(buckets.filter(|bucket| differs(*bucket)).map(list).collect())
     }
 
     pub(super) fn wanted_records(
@@ -108,9 +122,10 @@ impl Membership {
         if wanted.is_empty() {
             return Vec::new();
         }
-        let members = self.bucket_members(partitioning, |bucket| wanted.contains_key(&bucket));
+        let of_wanted = |bucket: u16| wanted.contains_key(&bucket);
+        let members = self.bucket_members(partitioning, of_wanted, usize::MAX);
         let mut records = Vec::new();
-        for (bucket, members) in members {
+        for (bucket, members) in members.unwrap_or_default() {
             let places = wanted.get(&bucket).copied().unwrap_or_default();
             let chosen = members.iter().zip(places).filter(|(_, wanted)| **wanted);
             records.extend(chosen.map(|((_, position), _)| self.snapshot(*position)));
@@ -118,15 +133,18 @@ impl Membership {
         records
     }
 
-    /// What this node holds for gone of what a peer believes alive.
+    /// What this node knows better of what a peer believes alive: that it is gone, or at a higher
+    /// incarnation. Each once, however often it came.
     pub(super) fn contradictions(&self, records: &[RemoteRecord]) -> Vec<SnapshotRecord> {
-        let gone = |theirs: &RemoteRecord| {
+        let newer = |theirs: &RemoteRecord| {
             let position = self.members.position(theirs.node.id.as_str())?;
             let ours = self.members.at(position);
             let known_gone = ours.state().is_gone() && ours.incarnation() >= theirs.incarnation;
-            (theirs.state.is_live() && known_gone).then(|| self.snapshot(position))
+            let newer = known_gone || ours.incarnation() > theirs.incarnation;
+            (theirs.state.is_live() && newer).then_some(position)
         };
-        records.iter().filter_map(gone).collect()
+        let positions: BTreeSet<usize> = records.iter().filter_map(newer).collect();
+        positions.into_iter().map(|position| self.snapshot(position)).collect()
     }
 
     /// Writes as many records as fit.
@@ -169,14 +187,24 @@ impl Membership {
         digests
     }
 
-    fn bucket_members(&self, partitioning: Partitioning, of: impl Fn(u16) -> bool) -> Buckets {
-        let mut buckets = Buckets::new();
+    /// The members of some buckets, unless they are more than so many.
+    fn bucket_members(
+        &self,
+        partitioning: Partitioning,
+        of: impl Fn(u16) -> bool,
+        most: usize,
+    ) -> Option<Buckets> {
+        let (mut buckets, mut count) = (Buckets::new(), 0);
         for (position, record) in self.members.iter().enumerate() {
             if !record.state().is_live() {
                 continue;
             }
             let (bucket, mark) = place(partitioning, record.node.id.as_str());
             if of(bucket) {
+                count += 1;
+                if count > most {
+                    return None;
+                }
                 let mark = Mark { mark, incarnation: record.incarnation() as u8 };
                 buckets.entry(bucket).or_default().push((mark, position));
             }
@@ -185,7 +213,7 @@ impl Membership {
             let name = |position: usize| self.members.at(position).node.id.as_str();
             members.sort_by(|a, b| (a.0, name(a.1)).cmp(&(b.0, name(b.1))));
         }
-        buckets
+        Some(buckets)
     }
 }
 

@@ -15,6 +15,12 @@
 //! passed on only by a node whose table it changed, so no member can make news go round: to be passed on
 //! again it must be newer, and it costs its author a packet.
 //!
+//! Accusations do not run. Suspicions, and deaths by the own timers, wait for the tick at every node, so that
+//! the refutation, which does run, overtakes them: a slow member that hears both in the moment in which it is
+//! awake must not hear the first alone. And the accuser may be the one that was deaf: what it is about to hear
+//! takes the conclusion back before it is out. So failures are detected as soon as without eager gossip, and
+//! false ones are not believed by more.
+//!
 //! News is missed by a given member with a chance of about `e^-e`; with 1,000 members `l` is 16 and `e`
 //! is 12, one miss in 160 updates, and the next tick finds it.
 
@@ -118,6 +124,18 @@ impl Membership {
         self.eager.timer = Some(self.timers.arm(next.max(now), Timer::EagerRound));
     }
 
+    /// A tick was sent: accusations run from now on, and the tick was their first round.
+    pub(super) fn release_accusations(&mut self, now: Instant) {
+        let mut held = false;
+        for news in self.news.tags_mut() {
+            held |= std::mem::take(&mut news.held);
+        }
+        if held {
+            self.eager.last_round = Some(now);
+            self.arm_eager(now);
+        }
+    }
+
     /// What is sent in a round now: what was sent less often than this.
     pub(super) fn fresh_below(&self) -> (u32, u32) {
         let n = self.members.len();
@@ -130,7 +148,7 @@ impl Membership {
     pub(super) fn eager_round(&mut self, now: Instant) {
         self.eager.timer = None;
         let (news, user) = self.fresh_below();
-        if !self.news.has_fresh(news) && !self.user.has_fresh(user) {
+        if !self.news.has_fresh(news, |news| !news.held) && !self.user.has_fresh(user) {
             return;
         }
         self.eager.bucket.fill(&self.config, now);
@@ -143,18 +161,22 @@ impl Membership {
         let affordable = self.eager.bucket.tokens as usize / packet;
         let fan_out = affordable.clamp(1, self.config.gossip_nodes);
         let own = &self.id;
-        let chosen = self.members.next_in_ring(fan_out, |record| {
-            record.state() == NodeState::Alive && record.node.id != *own
-        });
-        if chosen.is_empty() {
-            return;
-        }
+        // Those who are suspected too: who is accused must hear of it, to contradict.
+        let chosen = self
+            .members
+            .next_in_ring(fan_out, |record| record.state().is_live() && record.node.id != *own);
+        let mut heard = false;
         for position in chosen {
-            let node = &self.members.at(position).node;
+            let record = self.members.at(position);
+            heard |= record.state() == NodeState::Alive;
+            let node = &record.node;
             let to = Peer::named(node.addr, node.id.clone());
             self.send_later(Outgoing::Gossip { to, eager: true });
         }
         self.eager.last_round = Some(now);
-        self.arm_eager(now);
+        if heard {
+            // What only suspects are told does not count, and would go round for ever.
+            self.arm_eager(now);
+        }
     }
 }

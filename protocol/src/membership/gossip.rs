@@ -41,6 +41,8 @@ pub(super) struct News {
     /// Who waits for it to have been sent.
     pub(super) done: Option<OperationId>,
     pub(super) queued_at: Instant,
+    /// An accusation waits for a tick: see `eager`.
+    pub(super) held: bool,
 }
 
 /// How urgent a user broadcast is. The queues are served in this order.
@@ -95,7 +97,7 @@ impl UserQueues {
 
     /// Whether a broadcast waits that was sent less often than this.
     pub(super) fn has_fresh(&self, below: u32) -> bool {
-        self.queues.iter().any(|queue| queue.has_fresh(below))
+        self.queues.iter().any(|queue| queue.has_fresh(below, |_| true))
     }
 
     /// Drops what is sent in this format only.
@@ -466,9 +468,10 @@ impl Membership {
             true => counted(passed_on_limit),
             false => counted(user_limit),
         };
-        let (news_below, user_below) = match riding {
-            Riding::Eager => self.fresh_below(),
-            Riding::Along | Riding::Tick => (u32::MAX, u32::MAX),
+        let eager = riding == Riding::Eager;
+        let (news_below, user_below) = match eager {
+            true => self.fresh_below(),
+            false => (u32::MAX, u32::MAX),
         };
         let free = writer.remaining();
         let reserve = self.user.earn((dialect, overhead), free, share, most);
@@ -476,7 +479,7 @@ impl Membership {
         let (events, stats) = (&mut self.events, &mut self.stats);
         self.news.take(
             Space { dialect, overhead, budget: free - reserve },
-            news_below,
+            (news_below, |news: &News| !(eager && news.held)),
             |_| counted(limit),
             |part, news| {
                 let fits = writer.push_encoded(part);
@@ -499,7 +502,7 @@ impl Membership {
                 }
                 fits
             };
-            used += queue.take(space, user_below, counted_user, take, |_| {});
+            used += queue.take(space, (user_below, |_: &Instant| true), counted_user, take, |_| {});
         }
         // Room that news had no use for is free of charge.
         let charged = used.saturating_sub(free.saturating_sub(reserve));
@@ -569,7 +572,12 @@ impl Membership {
             self.drop(DropReason::TooLargeToSend);
             return self.events.extend(done.map(Event::BroadcastDone));
         }
-        let news = News { kind: message.kind(), done, queued_at: now };
+        let held = match message {
+            Message::Suspect(_) => true,
+            Message::Dead(Dead { from, .. }) => self.is_self(from) && about != self.id,
+            _ => false,
+        };
+        let news = News { kind: message.kind(), done, queued_at: now, held };
         let events = &mut self.events;
         self.news.push(encoded, Relation::Named(about), news, |replaced| {
             events.extend(replaced.done.map(Event::BroadcastDone));
@@ -762,6 +770,7 @@ impl Membership {
             self.send_later(Outgoing::Gossip { to, eager: false });
         }
         self.arm_gossip(now);
+        self.release_accusations(now);
     }
 }
 

@@ -40,6 +40,7 @@ impl Membership {
         self.leaving = true;
         self.farewell_repeated = false;
         self.forget_news_of_others();
+        self.sync.running = None;
         self.end_suspicions(now);
         self.farewell = Some(done);
         // The own incarnation and name are valid: nothing here can be refused.

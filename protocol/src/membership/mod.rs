@@ -15,7 +15,8 @@
 //! | `dialect` | which format a peer is spoken to in |
 //! | `user_broadcast` | the application's messages for everybody |
 //! | `digest` | whether two nodes believe the same members alive |
-//! | `sync` | exchanging what differs |
+//! | `sync` | when members with other views exchange what differs |
+//! | `compare` | the steps of that |
 //! | `buckets` | finding what differs |
 //! | `push_pull` | exchange of whole states, in slices |
 //! | `join`, `leave` | coming and going |
@@ -24,12 +25,13 @@
 //! | `reconnect` | finding failed members again |
 //! | `diary`, `explain` | what is remembered for it, and why a member is in its state |
 //! | `gauges` | how much there is of everything at one moment |
-//! | `timer`, `scale`, `per_second`, `event` | wake-ups, formulas, rates, what is reported |
+//! | `timer`, `scale`, `rate`, `event` | wake-ups, formulas, rates, what is reported |
 
 mod awareness;
 pub(crate) mod broadcast;
 mod buckets;
 mod busy;
+mod compare;
 mod dialect;
 mod diary;
 mod digest;
@@ -41,9 +43,9 @@ mod gossip;
 mod join;
 mod leave;
 pub(crate) mod members;
-mod per_second;
 mod probe;
 mod push_pull;
+mod rate;
 mod reap;
 mod reconnect;
 mod refute;

@@ -266,6 +266,11 @@ impl Membership {
         let Some(probe) = self.probe.as_ref() else { return true };
         let target = Arc::clone(&probe.node);
         self.learn_dialect(target.id.as_str(), from, ack.native);
+        let elsewhere = from.addr != target.addr;
+        if elsewhere && !self.probe.as_ref().is_some_and(|p| p.relays.iter().any(|r| r.is(from))) {
+            // The digests of such a member cannot be heard.
+            self.miss_view(&target.id);
+        }
         let Some(probe) = self.probe.as_ref() else { return true };
         let rtt = now.saturating_duration_since(probe.sent_at);
         let outcome = match probe.timeout {

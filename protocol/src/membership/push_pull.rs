@@ -25,6 +25,7 @@ use crate::node::{Node, NodeId, NodeState, Peer, Versions, canonical};
 use crate::stats::DropReason;
 use crate::wire::Dialect;
 use crate::wire::stream::{Busy, Held, RemoteRecord, RemoteState, SnapshotRecord};
+use crate::wire::sync::SyncBody;
 
 /// Records that are merged before other work gets its turn.
 const SLICE_RECORDS: usize = 256;
@@ -86,7 +87,7 @@ pub enum StreamResponse {
         sequence: u32,
     },
     /// The answer to a step of comparing members.
-    Sync(Bytes),
+    Sync(SyncBody),
     /// The applications' states have been exchanged, or there was nothing to exchange.
     UserState,
     /// The peer had no place for a push/pull: when and where to ask again.
@@ -202,7 +203,11 @@ impl Membership {
             StreamRequestKind::Ping { timeout, .. } => timeout,
         };
         self.exchanges.insert(id, Exchange { peer: to.clone(), purpose, retry });
-        let dialect = self.dialect_for(&to);
+        let dialect = match kind {
+            // Who shows a digest reads it, whatever else is known.
+            StreamRequestKind::Sync { .. } | StreamRequestKind::UserState => Dialect::Native,
+            _ => self.dialect_for(&to),
+        };
         self.requests.push_back(StreamRequest { id, to, dialect, kind, timeout });
     }
 
@@ -435,7 +440,8 @@ impl Membership {
         if merge.records.is_empty() {
             self.merged(merge);
         } else {
-            self.merges.push_front(merge);
+            // In turn: a small one does not wait for a large one.
+            self.merges.push_back(merge);
         }
         self.watch_view(now);
         match self.merges.is_empty() {

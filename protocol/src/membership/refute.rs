@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::diary::HealthCause;
 use super::gossip::Outgoing;
-use super::per_second::PerSecond;
+use super::rate::Rate;
 use super::relay::Answers;
 use super::{Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of};
 use crate::message::{Message, Suspect};
@@ -38,7 +38,7 @@ pub(super) struct Settled {
     /// An earlier life's was taken over.
     caught_up: bool,
     /// Old accusations that are answered.
-    answers: PerSecond,
+    answers: Rate,
 }
 
 impl Settled {
@@ -51,12 +51,12 @@ impl Settled {
     /// Whether to answer one more piece of old news: the answer is longer than the question, and
     /// anybody can ask in somebody else's name.
     pub(super) fn may_answer(&mut self, now: Instant) -> bool {
-        self.answers.allows(now)
+        self.answers.allows(MAX_ANSWERS_PER_SECOND, now)
     }
 
     pub(super) fn new(now: Instant) -> Self {
         // The first that a node announces.
-        let answers = PerSecond::new(MAX_ANSWERS_PER_SECOND, now);
+        let answers = Rate::new(Duration::from_secs(1), now);
         Self { incarnation: 1, at: now, caught_up: false, answers }
     }
 }

@@ -92,7 +92,7 @@ impl Membership {
     /// Compares members with that one now.
     #[doc(hidden)]
     pub fn testing_sync(&mut self, peer: Peer, now: Instant) {
-        self.begin_sync(peer, true, now);
+        self.begin_sync(peer, (0, 0), true, now);
     }
 
     /// Merges all that waits for it.

@@ -11,7 +11,7 @@
 
 use super::error::BodyError;
 use super::native::{self, LengthError};
-use super::stream::{RemoteRecord, SnapshotRecord, StreamLimits, remote_record};
+use super::stream::{Held, RemoteRecord, SnapshotRecord, StreamLimits, remote_record};
 
 /// The largest `order`: 2,048 buckets.
 pub const MAX_ORDER: u8 = 11;
@@ -46,6 +46,39 @@ pub enum SyncStep {
         /// That of the question.
         salt: u64,
     },
+}
+
+/// What a step may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncLimits {
+    /// A record with longer meta is skipped.
+    pub max_meta_bytes: usize,
+    /// More records, or more places that are named, than there may be members make a step unreadable.
+    pub max_members: usize,
+}
+
+/// A step that came over a stream, and what goes with it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SyncBody {
+    /// What was read, or why it could not be.
+    pub step: Result<SyncStep, BodyError>,
+    /// Lives until its records are merged.
+    pub held: Held,
+}
+
+impl SyncBody {
+    /// Reads a body.
+    pub fn read(body: &[u8], limits: &SyncLimits) -> Self {
+        Self { step: read(body, limits), held: Held::default() }
+    }
+
+    /// How many records came.
+    pub fn records(&self) -> usize {
+        match &self.step {
+            Ok(SyncStep::Records(records)) => records.records.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A digest of each bucket.
@@ -166,11 +199,11 @@ fn write_places(places: &[bool], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads a step. Meta of a record that is longer than `max_meta_bytes` makes it one that is skipped.
+/// Reads a step.
 ///
 /// # Errors
-/// If it is cut off, of an unknown kind, or a number is out of range.
-pub fn read(mut body: &[u8], max_meta_bytes: usize) -> Result<SyncStep, BodyError> {
+/// If it is cut off, of an unknown kind, over a limit, or a number is out of range.
+pub fn read(mut body: &[u8], limits: &SyncLimits) -> Result<SyncStep, BodyError> {
     let input = &mut body;
     let step = take_byte(input)?;
     let salt = u64::from_le_bytes(*take(input)?);
@@ -185,7 +218,7 @@ pub fn read(mut body: &[u8], max_meta_bytes: usize) -> Result<SyncStep, BodyErro
     match step {
         DIGESTS => read_digests(partitioning, input).map(SyncStep::Digests),
         LISTING => read_listing(partitioning, input).map(SyncStep::Listing),
-        RECORDS => read_records(partitioning, input, max_meta_bytes).map(SyncStep::Records),
+        RECORDS => read_records(partitioning, input, limits).map(SyncStep::Records),
         _ => Err(BodyError::Malformed("an unknown step of comparing members")),
     }
 }
@@ -220,17 +253,21 @@ fn take_mark(input: &mut &[u8]) -> Result<Mark, BodyError> {
 fn read_records(
     partitioning: Partitioning,
     input: &mut &[u8],
-    max_meta_bytes: usize,
+    limits: &SyncLimits,
 ) -> Result<Records, BodyError> {
-    let (mut wanted, mut next) = (Vec::new(), 0);
+    let (mut wanted, mut next, mut places_left) = (Vec::new(), 0, limits.max_members);
     for _ in 0..take_number(input)? {
         let bucket = take_bucket(&mut next, partitioning, input)?;
-        wanted.push((bucket, take_places(input)?));
+        wanted.push((bucket, take_places(input, &mut places_left)?));
     }
-    let limits = StreamLimits { max_meta_bytes, ..StreamLimits::default() };
+    let max_members = limits.max_members;
+    let limits = StreamLimits { max_meta_bytes: limits.max_meta_bytes, ..StreamLimits::default() };
     let (mut records, mut skipped) = (Vec::new(), 0);
     while !input.is_empty() {
         let body = native::take_counted(input).map_err(length_error)?;
+        if records.len() == max_members {
+            return Err(BodyError::Malformed("more records than there may be members"));
+        }
         let read = native::decode_node_state(body);
         match read.map(|node| node.map(|node| remote_record(&node, &limits))) {
             Ok(Some(Ok(record))) => records.push(record),
@@ -241,10 +278,16 @@ fn read_records(
     Ok(Records { partitioning, wanted, records, skipped })
 }
 
-fn take_places(input: &mut &[u8]) -> Result<Vec<bool>, BodyError> {
+/// `left` is a budget for all that is named; what fills the last byte is free.
+fn take_places(input: &mut &[u8], left: &mut usize) -> Result<Vec<bool>, BodyError> {
     let mut places = Vec::new();
     loop {
         let byte = take_byte(input)?;
+        if byte >= 0x80 {
+            *left = left
+                .checked_sub(7)
+                .ok_or(BodyError::Malformed("more places than there may be members"))?;
+        }
         places.extend((0..7).map(|i| byte >> i & 1 == 1));
         if byte < 0x80 {
             return Ok(places);
@@ -298,6 +341,10 @@ mod tests {
 
     const PARTITIONING: Partitioning = Partitioning { salt: 0x0102_0304_0506_0708, order: 3 };
 
+    fn limits(max_meta_bytes: usize) -> SyncLimits {
+        SyncLimits { max_meta_bytes, max_members: 100 }
+    }
+
     fn mark(mark: u16, incarnation: u8) -> Mark {
         Mark { mark, incarnation }
     }
@@ -317,7 +364,7 @@ mod tests {
         assert_eq!(bytes[..14], [1, 8, 7, 6, 5, 4, 3, 2, 1, 3, 1, 0, 2, 0]);
         assert_eq!(bytes[24..], [8, 9]);
         let expected = Digests { partitioning: PARTITIONING, digests: digests.to_vec() };
-        assert_eq!(read(&bytes, 512), Ok(SyncStep::Digests(expected)));
+        assert_eq!(read(&bytes, &limits(512)), Ok(SyncStep::Digests(expected)));
     }
 
     #[test]
@@ -329,7 +376,7 @@ mod tests {
         let expected = [2, 2, 10, 0, 255, 255, 200, 0, 0, 3, 1, 1, 0, 0];
         assert_eq!(bytes[10..], expected);
         let expected = Listing { partitioning: PARTITIONING, buckets };
-        assert_eq!(read(&bytes, 512), Ok(SyncStep::Listing(expected)));
+        assert_eq!(read(&bytes, &limits(512)), Ok(SyncStep::Listing(expected)));
     }
 
     #[test]
@@ -342,7 +389,7 @@ mod tests {
         let records = [record("a", 1), record("b", 77)];
         write_records(PARTITIONING, &wanted, &records, &mut bytes);
         assert_eq!(bytes[10..16], [2, 1, 1, 2, 0x81, 2]);
-        let Ok(SyncStep::Records(read)) = read(&bytes, 512) else { panic!("unreadable") };
+        let Ok(SyncStep::Records(read)) = read(&bytes, &limits(512)) else { panic!("unreadable") };
         assert_eq!(read.wanted[0].1.iter().filter(|wanted| **wanted).count(), 1);
         assert!(read.wanted[1].1[0] && read.wanted[1].1[8]);
         assert_eq!(read.wanted[1].1.len(), 14);
@@ -355,11 +402,11 @@ mod tests {
     fn a_record_that_is_not_understood_does_not_spoil_the_others() {
         let mut bytes = Vec::new();
         write_records(PARTITIONING, &[], &[record("a", 1), record("b", 2)], &mut bytes);
-        let Ok(SyncStep::Records(short)) = read(&bytes, 3) else { panic!("unreadable") };
+        let Ok(SyncStep::Records(short)) = read(&bytes, &limits(3)) else { panic!("unreadable") };
         assert_eq!((short.records.len(), short.skipped), (0, 2));
         // The first one's state.
         bytes[12] = 9;
-        let Ok(SyncStep::Records(read)) = read(&bytes, 512) else { panic!("unreadable") };
+        let Ok(SyncStep::Records(read)) = read(&bytes, &limits(512)) else { panic!("unreadable") };
         assert_eq!((read.records.len(), read.skipped), (1, 1));
     }
 
@@ -368,10 +415,10 @@ mod tests {
         let head = |step: u8, order: u8, rest: &[u8]| {
             let mut bytes = vec![step, 0, 0, 0, 0, 0, 0, 0, 0, order];
             bytes.extend_from_slice(rest);
-            read(&bytes, 512)
+            read(&bytes, &limits(512))
         };
-        assert_eq!(read(&[], 512), Err(BodyError::Truncated));
-        assert_eq!(read(&[4, 1, 2], 512), Err(BodyError::Truncated));
+        assert_eq!(read(&[], &limits(512)), Err(BodyError::Truncated));
+        assert_eq!(read(&[4, 1, 2], &limits(512)), Err(BodyError::Truncated));
         assert!(matches!(head(9, 0, &[]), Err(BodyError::Malformed(_))));
         assert!(matches!(head(1, 12, &[0; 9000]), Err(BodyError::Malformed(_))));
         assert_eq!(head(1, 3, &[0; 15]), Err(BodyError::Truncated));
@@ -383,15 +430,31 @@ mod tests {
         assert_eq!(head(3, 3, &[0, 200]), Err(BodyError::Truncated));
     }
 
+    #[test]
+    fn no_step_names_more_than_there_may_be_members() {
+        let records: Vec<_> = (0..101).map(|_| record("a", 1)).collect();
+        let mut bytes = Vec::new();
+        write_records(PARTITIONING, &[], &records[..100], &mut bytes);
+        assert!(read(&bytes, &limits(512)).is_ok());
+        bytes.clear();
+        write_records(PARTITIONING, &[], &records, &mut bytes);
+        assert!(matches!(read(&bytes, &limits(512)), Err(BodyError::Malformed(_))));
+        for (places, fits) in [(105, true), (106, false)] {
+            bytes.clear();
+            write_records(PARTITIONING, &[(0, vec![true; places])], &[], &mut bytes);
+            assert_eq!(read(&bytes, &limits(512)).is_ok(), fits, "{places}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200), step in 1u8..5) {
-            let _ = read(&bytes, 512);
+            let _ = read(&bytes, &limits(512));
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
                 *first = step;
             }
-            let _ = read(&bytes, 512);
+            let _ = read(&bytes, &limits(512));
         }
 
         #[test]
@@ -405,7 +468,7 @@ mod tests {
             let mut bytes = Vec::new();
             write_listing(PARTITIONING, &buckets, &mut bytes);
             let expected = Listing { partitioning: PARTITIONING, buckets };
-            prop_assert_eq!(read(&bytes, 512), Ok(SyncStep::Listing(expected)));
+            prop_assert_eq!(read(&bytes, &limits(512)), Ok(SyncStep::Listing(expected)));
         }
     }
 }

@@ -179,3 +179,76 @@ fn a_lone_node_does_not_run_in_circles() {
     one.advance(secs(10));
     assert_eq!(one.sent(), []);
 }
+
+#[test]
+fn accusations_wait_for_the_tick_and_refutations_do_not() {
+    let mut one = knowing(50);
+    one.advance(secs(2));
+    one.sent();
+    one.receive(1, &[suspect("n2", 1, "n3")]);
+    let tick = one.machine.config.gossip_interval;
+    one.advance(Duration::ZERO);
+    // Some tell the accused at once, so that it can contradict.
+    assert!(gossip(one.sent()).iter().all(|sent| sent.to_name() == "n2"));
+    let mut suspicions = 0;
+    let began = one.now;
+    while suspicions == 0 {
+        one.advance(ms(1));
+        suspicions = gossip(one.sent()).len();
+        assert!(one.now - began <= tick, "the tick passes it on");
+    }
+    assert_eq!(suspicions, quiet().gossip_nodes);
+
+    let mut one = knowing(50);
+    one.advance(secs(2));
+    one.receive(1, &[suspect("n2", 1, "n3")]);
+    one.advance(Duration::ZERO);
+    one.sent();
+    one.receive(1, &[Message::Alive(alive("n2", 2, 2))]);
+    one.advance(SPACING);
+    let sent = gossip(one.sent());
+    assert!(!sent.is_empty() && sent.iter().all(|sent| sent.kinds()[0] == MessageKind::Alive));
+}
+
+#[test]
+fn what_the_own_timers_conclude_waits_for_the_tick_and_then_runs() {
+    let mut one = knowing(50);
+    one.advance(secs(2));
+    one.receive(1, &[suspect("n2", 1, "n3")]);
+    let (mut said, began) = (Vec::new(), one.now);
+    while one.state(2) == Some(NodeState::Suspect) {
+        one.advance(ms(1));
+        assert!(one.now - began < secs(60), "it expires");
+    }
+    let died = one.now;
+    one.sent();
+    one.advance(Duration::ZERO);
+    assert_eq!(gossip(one.sent()), []);
+    // From the tick on, rounds follow at once.
+    for _ in 0..250 {
+        one.advance(ms(1));
+        said.extend(gossip(one.sent()));
+    }
+    assert!(said.iter().all(|sent| sent.kinds() == [MessageKind::Dead]));
+    let first = said[0].at - (died - one.began);
+    assert!(first <= one.machine.config.gossip_interval, "{first:?}");
+    assert!(said[quiet().gossip_nodes].at - said[0].at <= SPACING, "the next round follows");
+}
+
+#[test]
+fn who_is_suspected_is_told_the_news_too_and_alone_draws_no_further_rounds() {
+    let mut one = knowing(2);
+    one.healthy = false;
+    one.advance(secs(2));
+    for i in [1, 2] {
+        one.receive(1, &[suspect(&name(i), 1, "n9")]);
+    }
+    assert_eq!((one.state(1), one.state(2)), (Some(NodeState::Suspect), Some(NodeState::Suspect)));
+    one.sent();
+    one.receive(1, &[Message::Alive(alive("n3", 3, 1))]);
+    one.machine.testing_dead(&Dead { incarnation: 1, node: "n3", from: "n1" }, one.now);
+    one.advance(ms(150));
+    let told: Vec<_> = gossip(one.sent()).iter().map(|sent| sent.to_name().to_owned()).collect();
+    assert!(told.contains(&"n1".to_owned()) && told.contains(&"n2".to_owned()), "{told:?}");
+    assert!(told.len() <= 8, "two rounds, and perhaps a tick: {told:?}");
+}

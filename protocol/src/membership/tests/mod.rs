@@ -19,6 +19,7 @@ mod relay;
 mod soak;
 mod suspicion;
 mod sync;
+mod sync_attacks;
 mod transitions;
 mod user_state;
 

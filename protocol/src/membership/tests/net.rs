@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::error::ExchangeError;
 use crate::membership::{OperationId, StreamRequest, StreamRequestKind, StreamResponse};
+use crate::wire::sync::SyncBody;
 
 /// What a loss rule looks at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -308,10 +309,14 @@ fn serve(
 ) -> StreamResponse {
     let from = peer(from_index);
     match &request.kind {
-        StreamRequestKind::Sync { body } => match machine.serve_sync(&from, body, now) {
-            Ok(answer) => StreamResponse::Sync(answer),
-            Err(error) => StreamResponse::Failed(error),
-        },
+        StreamRequestKind::Sync { body } => {
+            let limits = machine.config.sync_limits();
+            let read = |body: &[u8]| SyncBody::read(body, &limits);
+            match machine.serve_sync(&from, read(body), now) {
+                Ok(answer) => StreamResponse::Sync(read(&answer)),
+                Err(error) => StreamResponse::Failed(error),
+            }
+        }
         &StreamRequestKind::PushPull { join } => match machine.serve_push_pull(&from, &state) {
             Ok(snapshot) => {
                 let own = to_remote(machine.id().clone(), join, &snapshot);

@@ -6,7 +6,11 @@ use crate::error::ExchangeError;
 use crate::membership::{StreamRequestKind, StreamResponse};
 use crate::message::View;
 use crate::wire::WireFormat;
-use crate::wire::sync::{self, Mark, Partitioning, SyncStep};
+use crate::wire::sync::{self, Mark, Partitioning, SyncBody, SyncLimits, SyncStep};
+
+fn limits() -> SyncLimits {
+    Config::lan().sync_limits()
+}
 
 /// Nothing but digests and syncs brings views together.
 fn syncing() -> Config {
@@ -39,7 +43,7 @@ fn view<'a>(node: &'a str, digest: u64) -> Message<'a> {
 
 fn sync_step(sent: &Sent) -> Option<SyncStep> {
     sent.messages().iter().find_map(|message| match message {
-        Message::Sync(body) => Some(sync::read(body, 512).unwrap()),
+        Message::Sync(body) => Some(sync::read(body, &limits()).unwrap()),
         _ => None,
     })
 }
@@ -164,7 +168,8 @@ fn a_forged_digest_among_true_ones_starts_nothing() {
     for step in 0..600 {
         one.receive(1, &[view("n1", step)]);
         let own = one.machine.testing_view();
-        one.receive(2, &[view("n2", own)]);
+        let honest = 2 + step as usize % 9;
+        one.receive(honest, &[view(&name(honest), own)]);
         one.advance(ms(100));
     }
     assert_eq!(one.machine.stats().syncs, 0);
@@ -216,7 +221,7 @@ fn so_many_steps_are_served_in_a_second_and_one_packet_is_answered_by_one() {
     let answers = one.sent().iter().filter(|sent| sync_step(sent).is_some()).count();
     assert_eq!(answers, 64);
     assert_eq!(one.drops(DropReason::TooManySyncs), 136);
-    assert!(one.machine.serve_sync(&peer(1), &body, one.now).is_err());
+    assert!(one.machine.serve_sync(&peer(1), SyncBody::read(&body, &limits()), one.now).is_err());
 }
 
 #[test]
@@ -236,8 +241,8 @@ fn an_answer_never_exceeds_a_packet() {
 /// What that machine lists over a stream.
 fn read_listing(one: &One, body: &[u8]) -> sync::Listing {
     let mut machine = One::knowing(syncing(), one.machine.known_members() - 1).machine;
-    let answer = machine.serve_sync(&peer(1), body, one.now).unwrap();
-    match sync::read(&answer, 512) {
+    let answer = machine.serve_sync(&peer(1), SyncBody::read(body, &limits()), one.now).unwrap();
+    match sync::read(&answer, &limits()) {
         Ok(SyncStep::Listing(listing)) => listing,
         other => panic!("{other:?}"),
     }
@@ -254,7 +259,7 @@ fn who_has_left_neither_shows_nor_compares() {
     assert!(kinds.contains(&MessageKind::Ack) && !kinds.contains(&MessageKind::View));
     let mut body = Vec::new();
     sync::write_digests(Partitioning { salt: 5, order: 2 }, &[0; 4], &mut body);
-    assert!(one.machine.serve_sync(&peer(1), &body, one.now).is_err());
+    assert!(one.machine.serve_sync(&peer(1), SyncBody::read(&body, &limits()), one.now).is_err());
 }
 
 /// In Go's format, and where no member shows its view, nobody is asked again and again.
@@ -332,7 +337,7 @@ fn any_step_can_be_taken() {
                 *order %= 12;
             }
             one.receive(1, &[view("n1", 1), Message::Sync(&body)]);
-            let _ = one.machine.serve_sync(&peer(1), &body, one.now);
+            let _ = one.machine.serve_sync(&peer(1), SyncBody::read(&body, &limits()), one.now);
             one.drain();
         }
         prop_assert_eq!(one.machine.live_members(), 21);

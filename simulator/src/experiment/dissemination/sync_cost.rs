@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use memberlist_protocol::wire::Room;
 use memberlist_protocol::wire::stream::SnapshotRecord;
+use memberlist_protocol::wire::sync::SyncBody;
 use memberlist_protocol::{
     Config, Membership, Node, NodeId, NodeState, Peer, StreamRequestKind, StreamResponse,
 };
@@ -125,11 +126,13 @@ fn talk(machines: &mut [Membership; 2], now: Instant, cost: &mut Cost) {
                 said = true;
                 cost.streams += 1;
                 let from = Peer::from(peers[at].addr);
-                let response = match machines[other].serve_sync(&from, &body, now) {
+                let limits = machines[other].config().sync_limits();
+                let asked = SyncBody::read(&body, &limits);
+                let response = match machines[other].serve_sync(&from, asked, now) {
                     Ok(answer) => {
                         let bytes = request_bytes(body) + response_bytes(answer.clone());
                         cost.bytes += stream_bytes(bytes, 1);
-                        StreamResponse::Sync(answer)
+                        StreamResponse::Sync(SyncBody::read(&answer, &limits))
                     }
                     Err(error) => StreamResponse::Failed(error),
                 };
