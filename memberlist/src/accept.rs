@@ -13,6 +13,7 @@ use memberlist_transport::{RecvError, Source, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::command::Command;
@@ -356,8 +357,12 @@ impl Server {
             }
             None => return Ok(()),
         };
+        let began = Instant::now();
         let answer = answer_with_own_state(channel, &self.context, &state, records);
         let sent = to_its_end(answer, |fault| fault).await;
+        if sent.is_ok() {
+            channel.meter_push_pull(began);
+        }
         #[cfg(feature = "encryption")]
         self.hand_over(channel.opened_with(), channel.begun(), &state).await;
         let state = sent.is_ok().then_some(state);

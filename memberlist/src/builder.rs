@@ -23,6 +23,7 @@ use crate::handle::{Inner, Memberlist};
 use crate::layers::Layers;
 use crate::limit::RateLimit;
 use crate::messages::{Delivery, Messages};
+use crate::meter::Meter;
 use crate::observe::{drop_messages, tell_messages, tell_notices};
 use crate::shared::Shared;
 use crate::streams::{Budget, StreamContext};
@@ -108,13 +109,14 @@ impl Builder {
         )?;
         machine.set_assured_packet_bytes(assured_packet_bytes);
 
-        let shared = Arc::new(Shared::new(id.clone()));
+        let meter = Meter::of(&config);
+        let shared = Arc::new(Shared::new(id.clone(), meter.clone()));
         let hub = Arc::clone(&shared.hub);
         let transport = Arc::new(transport);
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
         let port = transport.advertise_addr().port();
         let user_states = Arc::new(UserStates::new(Arc::clone(&hub)));
-        let context = stream_context(&config, id, port, &delegate, layers, user_states);
+        let context = stream_context(&config, id, port, &delegate, layers, user_states, meter);
         let messages = messages.unwrap_or_else(|| {
             let (sender, receiver) = mpsc::channel(queue_capacity(&config));
             match observed {
@@ -173,6 +175,7 @@ fn stream_context(
     delegate: &Arc<dyn Delegate>,
     layers: Arc<Layers>,
     user_states: Arc<UserStates>,
+    meter: Meter,
 ) -> StreamContext {
     StreamContext {
         own,
@@ -189,6 +192,7 @@ fn stream_context(
         delegate: Arc::clone(delegate),
         layers,
         user_states,
+        meter,
     }
 }
 

@@ -67,6 +67,9 @@ pub struct Config {
     /// The keys, if what travels is encrypted. Default none.
     #[cfg(feature = "encryption")]
     pub encryption: Option<Encryption>,
+    /// Where metrics go, and how they are marked. Default to the global recorder, unmarked.
+    #[cfg(feature = "metrics")]
+    pub metrics: crate::metrics::Metrics,
 }
 
 /// What a node does with the label of what comes.
@@ -223,6 +226,8 @@ impl Config {
             inbound_label: InboundLabel::default(),
             #[cfg(feature = "encryption")]
             encryption: None,
+            #[cfg(feature = "metrics")]
+            metrics: Default::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::events::{Event, Notice};
 use crate::layers::{Layers, Wrapping};
 use crate::limit::{Backoff, RateLimit};
 use crate::messages::Delivery;
+use crate::meter::Sample;
 use crate::shared::{Shared, peer_of};
 use crate::streams::{StreamContext, push_pull, stream_ping, sync, to_its_end};
 use crate::turns::{Asking, Turns};
@@ -94,6 +95,7 @@ pub(crate) struct Driver<T: Transport> {
     unsendable: RateLimit,
     conflicts: RateLimit,
     stalls: RateLimit,
+    metered_at: Option<Instant>,
     /// Keys that are being given to peers.
     #[cfg(feature = "encryption")]
     hand_overs: Arc<tokio::sync::Semaphore>,
@@ -138,6 +140,7 @@ impl<T: Transport> Driver<T> {
             unsendable: RateLimit::default(),
             conflicts: RateLimit::default(),
             stalls: RateLimit::default(),
+            metered_at: None,
             #[cfg(feature = "encryption")]
             hand_overs: Arc::new(tokio::sync::Semaphore::new(MAX_HAND_OVERS)),
         }
@@ -147,10 +150,11 @@ impl<T: Transport> Driver<T> {
         let reply = loop {
             self.drain().await;
             match self.turn().await {
-                Flow::Continue => {}
+                Flow::Continue => self.publish_metrics(false),
                 Flow::Shutdown(reply) => break reply,
             }
         };
+        self.publish_metrics(true);
         self.accepting.abort();
         self.streams.abort_all();
         // Who waits hears of the end before its stream breaks with the transport.
@@ -199,7 +203,35 @@ impl<T: Transport> Driver<T> {
         flow
     }
 
+    /// Brings the metrics up to date, at the end or if it is time for it.
+    fn publish_metrics(&mut self, at_the_end: bool) {
+        let now = now();
+        if !self.context.meter.is_due(self.metered_at, now) && !at_the_end {
+            return;
+        }
+        self.metered_at = Some(now);
+        let (shared, dropped) = (&self.shared, &self.shared.hub.dropped);
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let messages = self.messages.max_capacity() - self.messages.capacity();
+        self.context.meter.publish(&Sample {
+            stats: self.machine.stats(),
+            gauges: self.machine.gauges(now),
+            own_drops: [
+                count(&shared.messages_dropped),
+                count(&dropped.user_states),
+                count(&dropped.pings),
+                count(&shared.packets_dropped),
+                count(&shared.streams_refused),
+            ],
+            commands: self.commands.len(),
+            messages,
+            events: shared.hub.waiting_events(),
+            keys: self.context.layers.sealing.key_counts(),
+        });
+    }
+
     fn note_stall(&mut self, late: Duration) {
+        self.context.meter.stalled(late);
         self.machine.handle_stall(late, now());
         if late < self.machine.config().probe_timeout {
             return debug!(?late, "this node ran late");
@@ -502,7 +534,9 @@ impl<T: Transport> Driver<T> {
                     self.shared.messages_dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            Happened::Converged { after } => self.context.meter.converged(after),
             Happened::PingCompleted { node, rtt, payload } => {
+                self.context.meter.round_trip(rtt);
                 self.shared.hub.publish(Notice::PingCompleted { node, rtt, payload });
             }
             Happened::UserState { from, state, join } => {

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use memberlist_protocol::{Member, Node, NodeId, NodeState};
 use tokio::sync::Notify;
 
+use crate::meter::{Meter, Stamp};
+
 /// What happened in the cluster, as this node sees it.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -100,6 +102,7 @@ pub(crate) struct Others {
 pub(crate) struct Hub {
     state: Mutex<HubState>,
     pub(crate) dropped: Dropped,
+    meter: Meter,
 }
 
 /// What was dropped because a subscriber was slow.
@@ -129,7 +132,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    waiting: VecDeque<Notice>,
+    waiting: VecDeque<(Stamp, Notice)>,
     /// What of each is in `waiting`.
     events: usize,
     pings: usize,
@@ -148,6 +151,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Hub {
+    pub(crate) fn new(meter: Meter) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
+    /// How many events wait for the slowest subscriber.
+    pub(crate) fn waiting_events(&self) -> usize {
+        let state = lock(&self.state);
+        state.subscribers.iter().map(|queue| lock(&queue.state).events).max().unwrap_or(0)
+    }
+
     /// All known members by name, gone ones included.
     pub(crate) fn members(&self) -> Arc<[Member]> {
         lock(&self.state).list()
@@ -288,7 +301,7 @@ impl QueueState {
             self.behind = true;
         } else if !self.behind {
             self.events += 1;
-            self.waiting.push_back(event.clone());
+            self.waiting.push_back((Stamp::now(), event.clone()));
         }
     }
 
@@ -310,14 +323,17 @@ impl QueueState {
             Notice::PingCompleted { .. } => self.pings += 1,
             Notice::Event(_) => return false,
         }
-        self.waiting.push_back(other.clone());
+        self.waiting.push_back((Stamp::now(), other.clone()));
         true
     }
 
-    fn pop(&mut self) -> Option<Notice> {
-        let notice = self.waiting.pop_front()?;
+    fn pop(&mut self, meter: &Meter) -> Option<Notice> {
+        let (since, notice) = self.waiting.pop_front()?;
         match &notice {
-            Notice::Event(_) => self.events -= 1,
+            Notice::Event(_) => {
+                self.events -= 1;
+                meter.event_taken(since);
+            }
             Notice::PingCompleted { .. } => self.pings -= 1,
             Notice::UserState { state, .. } => self.user_state_bytes -= waiting_bytes(state),
         }
@@ -326,7 +342,7 @@ impl QueueState {
 
     /// Drops what a snapshot replaces.
     fn drop_events(&mut self) {
-        self.waiting.retain(|notice| !matches!(notice, Notice::Event(_)));
+        self.waiting.retain(|(_, notice)| !matches!(notice, Notice::Event(_)));
         self.events = 0;
     }
 
@@ -364,7 +380,7 @@ impl NoticeStream {
         {
             let mut state = lock(&self.queue.state);
             if !state.behind {
-                return state.pop();
+                return state.pop(&self.hub.meter);
             }
         }
         self.snapshot()

@@ -44,6 +44,9 @@ mod keys;
 mod layers;
 mod limit;
 mod messages;
+mod meter;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod observe;
 mod shared;
 mod streams;

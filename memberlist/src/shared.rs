@@ -7,6 +7,7 @@ use memberlist_protocol::{NodeId, Peer};
 use memberlist_transport::Source;
 
 use crate::events::Hub;
+use crate::meter::Meter;
 
 /// For reading: written by the node's tasks, without making them wait.
 pub(crate) struct Shared {
@@ -19,9 +20,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, meter: Meter) -> Self {
         Self {
-            hub: Arc::default(),
+            hub: Arc::new(Hub::new(meter)),
             id,
             health: AtomicU32::new(0),
             messages_dropped: AtomicU64::new(0),

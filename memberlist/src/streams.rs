@@ -29,6 +29,7 @@ use crate::delegate::Delegate;
 #[cfg(feature = "encryption")]
 use crate::layers::StreamKeys;
 use crate::layers::{KeyName, LayerError, Layers, StreamReader, StreamWriter};
+use crate::meter::{Meter, Open, Role};
 use crate::user_state::UserStates;
 
 /// How much is read at a time, and the least progress that a peer must make within a timeout.
@@ -71,6 +72,7 @@ pub(crate) struct StreamContext {
     pub(crate) delegate: Arc<dyn Delegate>,
     pub(crate) layers: Arc<Layers>,
     pub(crate) user_states: Arc<UserStates>,
+    pub(crate) meter: Meter,
 }
 
 /// A share of the memory for messages that are being read, or wait for the application or to be
@@ -170,7 +172,10 @@ pub(crate) struct Channel<S> {
     wrote_preamble: bool,
     out: Vec<u8>,
     received: usize,
+    sent: usize,
     pub(crate) budget: Budget,
+    /// Counts it as open.
+    _open: Open,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
@@ -183,14 +188,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     ) -> Self {
         let inbound = StreamReader::of_answer(Arc::clone(&context.layers));
         let outbound = StreamWriter::of_dialler(Arc::clone(&context.layers), key);
-        Self { dialled: Some(dialect), ..Self::new(stream, context, inbound, outbound) }
+        let open = context.meter.stream(Role::Asked);
+        Self { dialled: Some(dialect), ..Self::new(stream, context, inbound, outbound, open) }
     }
 
     /// On a stream that a peer opened.
     pub(crate) fn accepted(stream: S, context: StreamContext) -> Self {
         let inbound = StreamReader::of_dialler(Arc::clone(&context.layers));
         let outbound = StreamWriter::of_answer(Arc::clone(&context.layers));
-        Self::new(stream, context, inbound, outbound)
+        let open = context.meter.stream(Role::Served);
+        Self::new(stream, context, inbound, outbound, open)
     }
 
     fn new(
@@ -198,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         context: StreamContext,
         inbound: StreamReader,
         outbound: StreamWriter,
+        open: Open,
     ) -> Self {
         Self {
             stream,
@@ -211,8 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             wrote_preamble: false,
             out: Vec::new(),
             received: 0,
+            sent: 0,
             budget: Budget::default(),
             context,
+            _open: open,
         }
     }
 
@@ -269,6 +279,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             }
             let wrote = self.stream.write_all(&self.out);
             timeout(self.context.timeout, wrote).await.map_err(|_| self.stalled())??;
+            self.sent += self.out.len();
+            self.context.meter.stream_bytes(self.out.len(), 0);
         }
         timeout(self.context.timeout, self.stream.flush()).await.map_err(|_| self.stalled())??;
         Ok(())
@@ -345,6 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Err(StreamFault::Eof);
             }
             self.received += len;
+            self.context.meter.stream_bytes(0, len);
             progress += len;
             self.charge(self.messages.pending_nodes()).await?;
             // In Go's format a frame of 20 MiB is waited for. Who has no key must not hold that much of
@@ -418,6 +431,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         timeout(self.context.timeout, grown).await.map_err(|_| self.stalled())?
     }
 
+    /// Tells the metrics of a push/pull that went well and began then.
+    pub(crate) fn meter_push_pull(&self, began: Instant) {
+        let role = if self.dialled.is_some() { Role::Asked } else { Role::Served };
+        self.context.meter.push_pull(role, began.elapsed(), self.sent, self.received);
+    }
+
     fn stalled(&self) -> StreamFault {
         StreamFault::Stalled(self.context.timeout)
     }
@@ -472,6 +491,7 @@ pub(crate) async fn push_pull<T: Transport>(
     join: bool,
     records: Vec<SnapshotRecord>,
 ) -> Result<StreamResponse, ExchangeError> {
+    let began = Instant::now();
     let mut channel = open(transport, context, peer, dialect, context.timeout, None).await?;
     let fault = |fault: StreamFault| fault.into_exchange_error(peer.clone());
     let own = own_state(context, dialect, peer.name.clone(), join, records).map_err(fault)?;
@@ -480,7 +500,10 @@ pub(crate) async fn push_pull<T: Transport>(
         Err(fault) => Err(fault),
     };
     match answer {
-        Ok(StreamItem::PushPull(state)) => Ok(StreamResponse::PushPull(state)),
+        Ok(StreamItem::PushPull(state)) => {
+            channel.meter_push_pull(began);
+            Ok(StreamResponse::PushPull(state))
+        }
         Ok(StreamItem::Error(message)) => {
             Err(ExchangeError::Refused { peer: peer.clone(), message })
         }
@@ -654,6 +677,7 @@ pub(crate) mod testing {
                 delegate: Arc::new(()),
                 layers: Arc::new(layers),
                 user_states: Arc::default(),
+                meter: Meter::default(),
             }
         }
     }

@@ -284,17 +284,19 @@ pub(crate) fn open_telling<'m>(
     let mut entries = ring.entries();
     let entry = entries.find(|entry| entry.cipher.decrypt(&nonce, aad, content, &proof));
     let entry = entry.ok_or(OpenError::NoKeyFits)?;
-    match version {
-        Version::V1 => Ok((content, entry.fingerprint())),
+    let len = match version {
+        Version::V1 => content.len(),
         Version::V0 => match unpadded_len(content) {
-            Some(len) => Ok((&mut content[..len], entry.fingerprint())),
+            Some(len) => len,
             None => {
                 // Encrypting again with the same nonce gives the very bytes that came.
                 entry.cipher.encrypt(&nonce, aad, content);
-                Err(OpenError::BadPadding)
+                return Err(OpenError::BadPadding);
             }
         },
-    }
+    };
+    entry.count_opened();
+    Ok((&mut content[..len], entry.fingerprint()))
 }
 
 /// The version of a message that is long enough for it.

@@ -78,6 +78,8 @@ pub struct KeyInfo {
     /// How many messages this process has sealed with it since it was installed. A key that is
     /// removed and installed again starts from zero, though its nonces stay used.
     pub sealed: u64,
+    /// How many messages this process has opened with it, likewise.
+    pub opened: u64,
 }
 
 /// One installed key, ready for use.
@@ -85,13 +87,20 @@ pub(crate) struct Entry {
     key: SecretKey,
     fingerprint: Fingerprint,
     sealed: AtomicU64,
+    opened: AtomicU64,
     pub(crate) cipher: Cipher,
 }
 
 impl Entry {
     fn new(key: SecretKey) -> Arc<Self> {
         let (fingerprint, cipher) = (key.fingerprint(), Cipher::new(&key));
-        Arc::new(Self { key, fingerprint, sealed: AtomicU64::new(0), cipher })
+        Arc::new(Self {
+            key,
+            fingerprint,
+            sealed: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            cipher,
+        })
     }
 
     /// Counts a message that is about to be sealed. Gives the fingerprint once, when the count
@@ -99,6 +108,10 @@ impl Entry {
     pub(crate) fn count_sealed(&self) -> Option<Fingerprint> {
         let before = self.sealed.fetch_add(1, Ordering::Relaxed);
         (before + 1 == NONCE_WARNING).then_some(self.fingerprint)
+    }
+
+    pub(crate) fn count_opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
@@ -136,6 +149,7 @@ impl Held {
             retired: self.retired,
             revision: self.revision,
             sealed: self.entry.sealed.load(Ordering::Relaxed),
+            opened: self.entry.opened.load(Ordering::Relaxed),
         }
     }
 }

@@ -13,13 +13,14 @@ use memberlist_protocol::wire::hashicorp::kind::CRC;
 use memberlist_protocol::wire::{Dialect, WireFormat};
 use memberlist_security::{
     DEFAULT_MAX_FRAME_BYTES, FRAME_HEAD, FRAME_HEADER, FRAME_TYPE, Fingerprint, FrameError,
-    FrameHeader, FramePlace, HEAD, Keyring, Label, OpenError, SealError, Sealed, SecretKey, TAG,
-    V0_MAX_OVERHEAD, Version, frame_nonce,
+    FrameHeader, FramePlace, HEAD, KeyInfo, Keyring, Label, OpenError, SealError, Sealed,
+    SecretKey, TAG, V0_MAX_OVERHEAD, Version, frame_nonce,
 };
 use tracing::warn;
 
 use super::{LayerError, is_sealed};
 use crate::config::Encryption;
+use crate::meter::KeyCounts;
 
 pub(crate) type KeyName = Fingerprint;
 /// The keys that there were when a stream was begun. It may be ended with them, so that a message
@@ -101,6 +102,17 @@ impl Sealing {
 
     pub(crate) fn keys(&self) -> Option<&Keys> {
         self.0.as_ref()
+    }
+
+    /// How often each key was used, for metrics.
+    pub(crate) fn key_counts(&self) -> Vec<KeyCounts> {
+        let list = self.0.as_ref().map(|keys| keys.keyring.list()).unwrap_or_default();
+        let counts = |key: KeyInfo| KeyCounts {
+            fingerprint: key.fingerprint.to_string(),
+            sealed: key.sealed,
+            opened: key.opened,
+        };
+        list.into_iter().map(counts).collect()
     }
 
     pub(crate) fn has_keys(&self) -> bool {
