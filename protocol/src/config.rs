@@ -72,14 +72,16 @@ pub struct Config {
     /// is new, but no sooner than this after the last such round, so that what comes meanwhile travels
     /// together. LAN and local 10 ms, WAN 50 ms. Zero leaves it to the ticks, as in Go. Smaller is no
     /// faster where round trips are longer; larger than `gossip_interval` makes it pointless. News is
-    /// not sent more often for it, see `retransmit_mult`.
+    /// not sent more often for it, see `retransmit_mult`, but earlier in smaller packets: up to a fifth more
+    /// bytes while changes never cease. Accusations wait for the tick all the same.
     pub eager_gossip_spacing: Duration,
     /// How long a dead member is still told the news, so that it learns of its death and refutes;
     /// also the age at which dead and left members are reaped. LAN 30 s, WAN 60 s, local 15 s. Go:
     /// `GossipToTheDeadTime`.
     pub gossip_to_the_dead_time: Duration,
-    /// Each item of news is sent `retransmit_mult × ceil(log10(N + 1))` times. LAN and WAN 4, local
-    /// 2. Smaller costs less and misses more members until the next push/pull. Go:
+    /// Each item of news is sent `retransmit_mult × ceil(log10(N + 1))` times, and at least 8 times or
+    /// to every member, whichever is less. LAN and WAN 4, local 2. Smaller costs less and misses more
+    /// members until they are found by their digests, or without `delta_sync` by the next push/pull. Go:
     /// `RetransmitMult`.
     pub retransmit_mult: u32,
     /// The share of a packet's free room, in percent, that waiting user broadcasts may claim before
@@ -95,8 +97,8 @@ pub struct Config {
     /// than 32 by `ceil(log2 N − 5) + 1`. LAN 30 s, WAN 60 s, local 15 s. Zero switches the
     /// periodic exchange off (joining still exchanges). Go: `PushPullInterval`.
     pub push_pull_interval: Duration,
-    /// Whether members compare digests of what they know on pings, acks and gossip, and exchange what
-    /// differs. Default on. The whole state is then exchanged with such members at every tenth
+    /// Whether members compare digests of what they know on pings, acks and gossip (10 bytes each, 12 and
+    /// the name on gossip), and exchange what differs. Default on. The whole state is then exchanged with such members at every tenth
     /// `push_pull_interval` only. Off: as in Go. Of the native format only; a member that shows no
     /// digest is treated as with it off.
     pub delta_sync: bool,

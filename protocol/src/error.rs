@@ -168,7 +168,8 @@ pub enum ExchangeError {
     },
     /// The peer had no place for the question, as often as it was asked.
     #[error(
-        "{peer} is busy: asked {attempts} times, told to come back in {} ms", retry_after.as_millis()
+        "{peer} is busy, and so were those that it named: asked {attempts} times in all, told to come \
+         back in {} ms", retry_after.as_millis()
     )]
     Busy {
         /// Whom. Of a join its seed, whoever else was asked meanwhile.

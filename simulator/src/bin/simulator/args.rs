@@ -191,7 +191,7 @@ pub(crate) struct Shared {
     /// Write the tables to this file, for a document
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Draw the plots into this file (not of explore and scale, which have none)
+    /// Draw the plots into this file (not of explore, dissemination and scale, which have none)
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -223,7 +223,7 @@ impl Shared {
 pub(crate) enum Grid {
     /// What the documents show: takes from minutes to an hour
     Full,
-    /// Enough to see that it works: takes about a minute
+    /// Enough to see that it works: takes a minute or a few
     Small,
 }
 
