@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::command::Command;
 use crate::delegate::UserMessage;
@@ -93,10 +93,14 @@ pub(crate) async fn accept_streams<T: Transport>(
         }
         match accepted {
             Ok((stream, source)) if serving.len() < max_streams => {
-                serving.spawn(serve(stream, source, Stage::Served, Arc::clone(&server)));
+                let span = debug_span!("stream", from = %source.addr);
+                let task = serve(stream, source, Stage::Served, Arc::clone(&server));
+                serving.spawn(task.instrument(span));
             }
             Ok((stream, source)) if turning_away.len() < max_turned_away => {
-                turning_away.spawn(serve(stream, source, Stage::TurnedAway, Arc::clone(&server)));
+                let span = debug_span!("stream", from = %source.addr, turned_away = true);
+                let task = serve(stream, source, Stage::TurnedAway, Arc::clone(&server));
+                turning_away.spawn(task.instrument(span));
             }
             Ok((_, source)) => {
                 server.count_refused();

@@ -10,7 +10,7 @@ use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::error;
+use tracing::{Instrument, error, info_span};
 
 use crate::accept::accept_streams;
 use crate::check::{Checked, check, stream_limits};
@@ -109,6 +109,8 @@ impl Builder {
         )?;
         machine.set_assured_packet_bytes(assured_packet_bytes);
 
+        // What this node writes is told apart from what others of the process do.
+        let span = info_span!("memberlist", own = %id);
         let meter = Meter::of(&config);
         let shared = Arc::new(Shared::new(id.clone(), meter.clone()));
         let hub = Arc::clone(&shared.hub);
@@ -120,7 +122,10 @@ impl Builder {
         let messages = messages.unwrap_or_else(|| {
             let (sender, receiver) = mpsc::channel(queue_capacity(&config));
             match observed {
-                true => tokio::spawn(tell_messages(receiver, Arc::clone(&delegate))),
+                true => {
+                    let telling = tell_messages(receiver, Arc::clone(&delegate));
+                    tokio::spawn(telling.instrument(span.clone()))
+                }
                 false => tokio::spawn(drop_messages(receiver)),
             };
             sender
@@ -128,7 +133,8 @@ impl Builder {
         if observed {
             let notices = hub.subscribe(notice_capacity(&config));
             let user_states = Arc::clone(&context.user_states);
-            tokio::spawn(tell_notices(notices, delegate, user_states));
+            let telling = tell_notices(notices, delegate, user_states);
+            tokio::spawn(telling.instrument(span.clone()));
         }
 
         let accept = accept_streams(
@@ -147,11 +153,11 @@ impl Builder {
             commands.downgrade(),
             messages,
             context.clone(),
-            tokio::spawn(accept),
+            tokio::spawn(accept.instrument(span.clone())),
         );
         driver.fit_layers();
-        driver.tell_all();
-        tokio::spawn(driver.run());
+        span.in_scope(|| driver.tell_all());
+        tokio::spawn(driver.run().instrument(span));
         let join_permits = Semaphore::new(config.join_concurrency.min(Semaphore::MAX_PERMITS));
         Ok(Memberlist::new(Inner { transport, shared, commands, config, context, join_permits }))
     }
@@ -193,6 +199,7 @@ fn stream_context(
         layers,
         user_states,
         meter,
+        panics: Arc::default(),
     }
 }
 

@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -14,20 +13,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memberlist_protocol::{
-    BroadcastError, DropReason, Event as Happened, ExchangeError, Membership, Node, OperationId,
-    Peer, StreamRequest, StreamRequestKind, StreamResponse,
+    BroadcastError, DropReason, Event as Happened, ExchangeError, Membership, OperationId, Peer,
+    StreamRequest, StreamRequestKind, StreamResponse,
 };
 use memberlist_transport::{Destination, RecvError, SendError, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::unconstrained;
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span};
 
 use crate::command::{Cancelled, Command};
 use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
 use crate::layers::{Layers, Wrapping};
-use crate::limit::{Backoff, RateLimit};
+use crate::limit::Backoff;
+use crate::lines::Lines;
 use crate::messages::Delivery;
 use crate::meter::Sample;
 use crate::shared::{Shared, peer_of};
@@ -90,11 +90,7 @@ pub(crate) struct Driver<T: Transport> {
     /// After an error nothing is received until then.
     deaf_until: Option<tokio::time::Instant>,
     receive_backoff: Backoff,
-    unreceivable: RateLimit,
-    unreadable: RateLimit,
-    unsendable: RateLimit,
-    conflicts: RateLimit,
-    stalls: RateLimit,
+    lines: Lines,
     metered_at: Option<Instant>,
     /// Keys that are being given to peers.
     #[cfg(feature = "encryption")]
@@ -135,11 +131,7 @@ impl<T: Transport> Driver<T> {
             wrapping: None,
             deaf_until: None,
             receive_backoff: Backoff::default(),
-            unreceivable: RateLimit::default(),
-            unreadable: RateLimit::default(),
-            unsendable: RateLimit::default(),
-            conflicts: RateLimit::default(),
-            stalls: RateLimit::default(),
+            lines: Lines::default(),
             metered_at: None,
             #[cfg(feature = "encryption")]
             hand_overs: Arc::new(tokio::sync::Semaphore::new(MAX_HAND_OVERS)),
@@ -176,13 +168,13 @@ impl<T: Transport> Driver<T> {
             }
         };
         let deaf_until = self.deaf_until;
-        let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
+        let (machine, lines) = (&mut self.machine, &mut self.lines);
         let (transport, layers) = (&*self.transport, &*self.context.layers);
         let receiving = async {
             if let Some(at) = deaf_until {
                 tokio::time::sleep_until(at).await;
             }
-            poll_fn(|cx| receive(cx, transport, layers, machine, unreadable)).await
+            poll_fn(|cx| receive(cx, transport, layers, machine, lines)).await
         };
         let flow = tokio::select! {
             received = receiving => self.received(received),
@@ -233,16 +225,7 @@ impl<T: Transport> Driver<T> {
     fn note_stall(&mut self, late: Duration) {
         self.context.meter.stalled(late);
         self.machine.handle_stall(late, now());
-        if late < self.machine.config().probe_timeout {
-            return debug!(?late, "this node ran late");
-        }
-        if let Some(more) = self.stalls.allow() {
-            warn!(
-                ?late,
-                more,
-                "this node stood still: answers that it waited for may have been late by that"
-            );
-        }
+        self.lines.stalled(late, self.machine.config().probe_timeout);
     }
 
     /// A socket that fails is left alone for a while; the rest of the node goes on meanwhile.
@@ -254,9 +237,7 @@ impl<T: Transport> Driver<T> {
             }
             Err(RecvError::Closed) => return Flow::Shutdown(None),
             Err(error) => {
-                if let Some(more) = self.unreceivable.allow() {
-                    warn!(%error, more, "could not receive a packet");
-                }
+                self.lines.unreceivable(&error);
                 let pause = self.receive_backoff.pause();
                 self.deaf_until = Some(tokio::time::Instant::now() + pause);
             }
@@ -273,10 +254,10 @@ impl<T: Transport> Driver<T> {
             tokio::task::yield_now().await;
         }
         for _ in 0..CATCH_UP_TURNS {
-            let (machine, unreadable) = (&mut self.machine, &mut self.unreadable);
+            let (machine, lines) = (&mut self.machine, &mut self.lines);
             let (transport, layers) = (&*self.transport, &*self.context.layers);
             let received =
-                poll_fn(|cx| Poll::Ready(receive(cx, transport, layers, machine, unreadable)));
+                poll_fn(|cx| Poll::Ready(receive(cx, transport, layers, machine, lines)));
             if !matches!(unconstrained(received).await, Poll::Ready(Ok(()))) {
                 return;
             }
@@ -461,9 +442,7 @@ impl<T: Transport> Driver<T> {
                 Some(Ok(()) | Err(SendError::Closed)) => {}
                 Some(Err(error)) => {
                     self.machine.handle_send_error(&transmit.to, now());
-                    if let Some(more) = self.unsendable.allow() {
-                        warn!(to = %transmit.to, %error, more, "could not send a packet");
-                    }
+                    self.lines.unsendable(&transmit.to, &error);
                 }
             }
         }
@@ -475,10 +454,11 @@ impl<T: Transport> Driver<T> {
         // The peer asks for more by itself: with its next exchange of states.
         let Ok(permit) = Arc::clone(&self.hand_overs).try_acquire_owned() else { return };
         let (transport, context) = (Arc::clone(&self.transport), self.context.clone());
-        self.streams.spawn(async move {
+        let task = async move {
             let _permit = permit;
             crate::keys::hand_over(&*transport, &context, newcomer).await;
-        });
+        };
+        self.streams.spawn(task.in_current_span());
     }
 
     fn open_stream(&mut self, request: StreamRequest) {
@@ -492,7 +472,8 @@ impl<T: Transport> Driver<T> {
             StreamRequestKind::PushPull { .. } => self.machine.local_state(),
             _ => Vec::new(),
         };
-        self.streams.spawn(async move {
+        let span = debug_span!("exchange", kind = kind_of(&request.kind), %peer);
+        let task = async move {
             let exchange = async {
                 match request.kind {
                     StreamRequestKind::PushPull { join } => {
@@ -522,7 +503,8 @@ impl<T: Transport> Driver<T> {
                 // If the node is down, nobody waits for it.
                 let _ = sender.send(Command::StreamDone { id, response }).await;
             }
-        });
+        };
+        self.streams.spawn(task.instrument(span));
     }
 
     fn tell(&mut self, happened: Happened) {
@@ -562,11 +544,11 @@ impl<T: Transport> Driver<T> {
             }
             Happened::ExchangeFailed(error) => debug!(%error, "exchange of states failed"),
             Happened::Disagreement { member, since } => {
-                let seconds = now().saturating_duration_since(since).as_secs();
-                warn!(own = %self.shared.id, %member, seconds, "this node and that member believe \
-                    different members alive, and comparing them does not help");
+                self.lines.disagreement(&self.shared.id, &member, since, now());
             }
-            Happened::PacketsLost { node, stray_ack } => warn_packets_lost(&node, stray_ack),
+            Happened::PacketsLost { node, stray_ack } => {
+                self.lines.packets_lost(&node, stray_ack);
+            }
             other => self.publish(other),
         }
     }
@@ -574,12 +556,11 @@ impl<T: Transport> Driver<T> {
     fn publish(&mut self, happened: Happened) {
         let event = match happened {
             Happened::Joined(member) => {
-                info!(node = %member.id(), addr = %member.addr(), "joined");
+                self.lines.joined(&member);
                 Event::Joined(member)
             }
             Happened::Gone(member) => {
-                let why = member.death.as_deref().map(ToString::to_string).unwrap_or_default();
-                info!(node = %member.id(), addr = %member.addr(), "{why}");
+                self.lines.gone(&member);
                 Event::Left(member)
             }
             Happened::Updated(member) => Event::Updated(member),
@@ -590,10 +571,7 @@ impl<T: Transport> Driver<T> {
             Happened::Cleared(member) => Event::Cleared(member),
             Happened::Reaped(id) => Event::Forgotten(id),
             Happened::Conflict { existing, other } => {
-                if let Some(more) = self.conflicts.allow() {
-                    warn!(node = %existing.id, mine = %existing.addr, theirs = %other.addr, more,
-                        "two nodes claim one name");
-                }
+                self.lines.conflict(&existing, &other);
                 Event::Conflict { existing, other }
             }
             Happened::HealthChanged(score) => {
@@ -644,7 +622,7 @@ fn receive<T: Transport>(
     transport: &T,
     layers: &Layers,
     machine: &mut Membership,
-    unreadable: &mut RateLimit,
+    lines: &mut Lines,
 ) -> Poll<Result<(), RecvError>> {
     RECEIVE_BUFFER.with_borrow_mut(|buf| {
         let now = now();
@@ -664,7 +642,7 @@ fn receive<T: Transport>(
                         }
                     };
                     if let Err(error) = machine.handle_packet(&peer, packet, now) {
-                        warn_unreadable(unreadable, &peer, &error);
+                        lines.unreadable(&peer, &error);
                     }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -676,28 +654,15 @@ fn receive<T: Transport>(
     })
 }
 
-fn warn_unreadable(
-    limit: &mut RateLimit,
-    peer: &Peer,
-    error: &memberlist_protocol::wire::PacketError,
-) {
-    let Some(more) = limit.allow() else { return };
-    match error.reason() {
-        DropReason::WrongFormat | DropReason::WrongVersion => {
-            warn!(%peer, %error, more, "a packet of another format: check that all nodes use the same \
-                wire format, label and encryption");
-        }
-        _ => warn!(%peer, %error, more, "unreadable packet"),
-    }
-}
-
-fn warn_packets_lost(node: &Node, stray_ack: Option<SocketAddr>) {
-    match stray_ack {
-        Some(from) => warn!(node = %node.id, addr = %node.addr, %from,
-            "answers from another address than it advertises: set its advertise address, or switch \
-            `verify_ack_source` off"),
-        None => warn!(node = %node.id, addr = %node.addr,
-            "answers over a stream only: packets to it or from it are lost"),
+/// For the log.
+fn kind_of(request: &StreamRequestKind) -> &'static str {
+    match request {
+        StreamRequestKind::PushPull { join: true } => "join",
+        StreamRequestKind::PushPull { join: false } => "push_pull",
+        StreamRequestKind::Ping { .. } => "ping",
+        StreamRequestKind::Sync { .. } => "sync",
+        StreamRequestKind::UserState => "user_state",
+        _ => "other",
     }
 }
 

@@ -43,6 +43,7 @@ mod handle;
 mod keys;
 mod layers;
 mod limit;
+mod lines;
 mod messages;
 mod meter;
 #[cfg(feature = "metrics")]

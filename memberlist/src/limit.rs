@@ -1,5 +1,6 @@
 //! What peers or the system can provoke without end, at a bounded rate: log lines, and attempts.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,23 +8,49 @@ use tokio::time::Instant;
 /// The time between two lines of the same kind.
 const SPACING: Duration = Duration::from_secs(10);
 
-/// Lets one line through now and then, and counts the others.
-#[derive(Debug, Default)]
+/// Lets some lines through in each spacing, one if nothing else is said, and counts the others.
+#[derive(Debug)]
 pub(crate) struct RateLimit {
-    last: Option<Instant>,
+    most: u64,
+    since: Option<Instant>,
+    written: u64,
     suppressed: u64,
 }
 
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self::of(1)
+    }
+}
+
 impl RateLimit {
+    /// That many lines in each spacing.
+    pub(crate) fn of(most: u64) -> Self {
+        Self { most, since: None, written: 0, suppressed: 0 }
+    }
+
     /// How many lines were suppressed since the last one, if this one may be written.
     pub(crate) fn allow(&mut self) -> Option<u64> {
         let now = Instant::now();
-        if self.last.is_some_and(|last| now.duration_since(last) < SPACING) {
+        if self.since.is_none_or(|since| now.duration_since(since) >= SPACING) {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written >= self.most {
             self.suppressed += 1;
             return None;
         }
-        self.last = Some(now);
+        self.written += 1;
         Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// One for several tasks.
+#[derive(Debug, Default)]
+pub(crate) struct SharedLimit(Mutex<RateLimit>);
+
+impl SharedLimit {
+    pub(crate) fn allow(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).allow()
     }
 }
 
@@ -53,12 +80,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_line_a_spacing() {
+    async fn so_many_lines_a_spacing() {
         let mut limit = RateLimit::default();
         assert_eq!(limit.allow(), Some(0));
         assert_eq!((limit.allow(), limit.allow()), (None, None));
         tokio::time::advance(SPACING).await;
         assert_eq!(limit.allow(), Some(2));
+        let mut limit = RateLimit::of(3);
+        assert_eq!([(); 5].map(|()| limit.allow()), [Some(0), Some(0), Some(0), None, None]);
+        tokio::time::advance(SPACING).await;
+        assert_eq!([limit.allow(), limit.allow()], [Some(2), Some(0)]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tracing::error;
 
 use crate::delegate::Delegate;
 use crate::events::{Notice, NoticeStream};
+use crate::limit::SharedLimit;
 use crate::messages::Delivery;
 use crate::user_state::UserStates;
 
@@ -22,12 +23,13 @@ pub(crate) async fn tell_messages(
     mut messages: mpsc::Receiver<Delivery>,
     delegate: Arc<dyn Delegate>,
 ) {
+    let panics = Arc::<SharedLimit>::default();
     while let Some(first) = messages.recv().await {
-        let delegate = Arc::clone(&delegate);
+        let (delegate, panics) = (Arc::clone(&delegate), Arc::clone(&panics));
         let telling = spawn_blocking(move || {
             let mut next = Some(first);
             while let Some(delivery) = next {
-                guarded(|| delegate.notify_message(delivery.message));
+                guarded(&panics, || delegate.notify_message(delivery.message));
                 next = messages.try_recv().ok();
             }
             messages
@@ -49,8 +51,10 @@ pub(crate) async fn tell_notices(
     delegate: Arc<dyn Delegate>,
     user_states: Arc<UserStates>,
 ) {
+    let panics = Arc::<SharedLimit>::default();
     while let Some(first) = notices.next().await {
         let (delegate, user_states) = (Arc::clone(&delegate), Arc::clone(&user_states));
+        let panics = Arc::clone(&panics);
         let telling = spawn_blocking(move || {
             let mut next = Some(first);
             while let Some(notice) = next {
@@ -58,7 +62,8 @@ pub(crate) async fn tell_notices(
                     Notice::UserState { from, .. } => from.clone(),
                     _ => None,
                 };
-                if let (false, Some(peer)) = (guarded(|| tell(&*delegate, notice)), whose) {
+                if let (false, Some(peer)) = (guarded(&panics, || tell(&*delegate, notice)), whose)
+                {
                     user_states.forget(&peer);
                 }
                 next = notices.try_next();
@@ -81,10 +86,12 @@ fn tell(delegate: &dyn Delegate, notice: Notice) {
 }
 
 /// An observer that panics loses this call, not those that come. Whether it has not.
-fn guarded(call: impl FnOnce()) -> bool {
+fn guarded(panics: &SharedLimit, call: impl FnOnce()) -> bool {
     let told = catch_unwind(AssertUnwindSafe(call)).is_ok();
     if !told {
-        error!("the application's delegate panicked while it was told something");
+        if let Some(more) = panics.allow() {
+            error!(more, "the application's delegate panicked while it was told something");
+        }
     }
     told
 }

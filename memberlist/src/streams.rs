@@ -29,6 +29,7 @@ use crate::delegate::Delegate;
 #[cfg(feature = "encryption")]
 use crate::layers::StreamKeys;
 use crate::layers::{KeyName, LayerError, Layers, StreamReader, StreamWriter};
+use crate::limit::SharedLimit;
 use crate::meter::{Meter, Open, Role};
 use crate::user_state::UserStates;
 
@@ -73,6 +74,8 @@ pub(crate) struct StreamContext {
     pub(crate) layers: Arc<Layers>,
     pub(crate) user_states: Arc<UserStates>,
     pub(crate) meter: Meter,
+    /// Lines about panics of the delegate.
+    pub(crate) panics: Arc<SharedLimit>,
 }
 
 /// A share of the memory for messages that are being read, or wait for the application or to be
@@ -552,7 +555,12 @@ pub(crate) fn own_state(
 pub(crate) fn application_state(context: &StreamContext, join: bool) -> Result<Bytes, StreamFault> {
     let asked = catch_unwind(AssertUnwindSafe(|| context.delegate.local_state(join)));
     asked.map_err(|_| {
-        error!("the application's delegate panicked in local_state: no states are exchanged");
+        if let Some(more) = context.panics.allow() {
+            error!(
+                more,
+                "the application's delegate panicked in local_state: no states are exchanged"
+            );
+        }
         StreamFault::NoState
     })
 }
@@ -678,6 +686,7 @@ pub(crate) mod testing {
                 layers: Arc::new(layers),
                 user_states: Arc::default(),
                 meter: Meter::default(),
+                panics: Arc::default(),
             }
         }
     }

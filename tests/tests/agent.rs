@@ -63,7 +63,7 @@ fn three_agents_find_each_other_and_talk() {
     let health = a.ask("health", "health");
     assert_eq!((&health["score"], &health["findings"]), (&0.into(), &serde_json::json!([])));
     let why = a.ask("explain b", "explain");
-    assert!(why["text"][0].as_str().unwrap().contains("is alive since"), "{why}");
+    assert!(why["text"][0].as_str().unwrap().contains("has been alive for"), "{why}");
 
     let help = a.ask("help", "help");
     assert!(help["commands"]["quit"].is_string(), "{help}");
@@ -84,7 +84,7 @@ fn a_killed_agent_is_found_dead_and_the_reason_is_told() {
         assert_eq!(names(&answer["gone"]), ["c"]);
         let why = agent.ask("explain c", "explain");
         let text = why["text"].to_string();
-        assert!(text.contains("is dead since") && text.contains("declared dead by"), "{why}");
+        assert!(text.contains("has been dead for") && text.contains("declared dead by"), "{why}");
     }
 }
 

@@ -210,7 +210,8 @@ impl Explanation {
 
     fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let death = |f: &mut fmt::Formatter<'_>, death: Option<&Death>| match death {
-            Some(death) => writeln!(f, "It {death}."),
+            Some(death) if death.left => writeln!(f, "It {death}."),
+            Some(death) => writeln!(f, "It was {death}."),
             None => Ok(()),
         };
         if let Some(member) = &self.member {
@@ -218,7 +219,7 @@ impl Explanation {
             let own = if self.own { ", this node itself," } else { "" };
             writeln!(
                 f,
-                "{}{own} at {addr} is {state} since {since} ago (incarnation {}).",
+                "{}{own} at {addr} has been {state} for {since} (incarnation {}).",
                 self.name, member.incarnation
             )?;
             death(f, member.death.as_deref())?;
@@ -460,7 +461,8 @@ fn of_trouble(probe: &ProbeRecord, of: &Explanation, own_fault: bool) -> Vec<Fin
     // Its own packets, since it stopped answering: not in answer to a probe, or that would have counted.
     let failed = |probe: &&ProbeRecord| !probe.outcome.is_answered();
     let first = of.probes.iter().take_while(failed).last().unwrap_or(probe);
-    let heard = of.heard.filter(|heard| *heard > first.sent_at && stray.is_none());
+    let since = suspected_since(of).map_or(first.sent_at, |began| began.min(first.sent_at));
+    let heard = of.heard.filter(|heard| *heard > since && stray.is_none());
     if let Some(heard) = heard {
         findings.push(Finding::OneWay { heard: of.asked_at.saturating_duration_since(heard) });
     }
@@ -476,6 +478,13 @@ fn of_trouble(probe: &ProbeRecord, of: &Explanation, own_fault: bool) -> Vec<Fin
         _ => {}
     }
     findings
+}
+
+/// When anybody began to suspect it, as far as that is known here: it answered nobody from then on.
+fn suspected_since(of: &Explanation) -> Option<Instant> {
+    let death = of.member.as_ref().and_then(|member| member.death.as_ref());
+    let ended = death.and_then(|death| death.suspicion.as_ref()).map(|suspicion| suspicion.began);
+    of.suspicion.as_ref().map(|suspicion| suspicion.began).or(ended)
 }
 
 fn nacks(failed: &FailedProbe) -> usize {

@@ -33,7 +33,7 @@ fn nothing_is_said_against_a_healthy_member() {
         assert_eq!(findings(&net, at, of), []);
     }
     let text = says(&net, 0, 1);
-    assert!(text.starts_with("n1 at 10.0.0.2:7946 is alive since 20.0 s ago (incarnation 1)."));
+    assert!(text.starts_with("n1 at 10.0.0.2:7946 has been alive for 20.0 s (incarnation 1)."));
     assert!(text.contains("last round trip 10.0 ms"), "{text}");
     assert!(text.contains("ago: answered after 10.0 ms"), "{text}");
     assert!(!text.contains("What follows"), "{text}");
@@ -58,7 +58,7 @@ fn a_crashed_member_is_unreachable_and_then_dead_for_a_reason() {
     let dead = net.hosts[0].machine.explain("n3", net.now).unwrap();
     assert_eq!(dead.suspicion, None);
     assert!(dead.forgotten_at.is_some_and(|at| at > net.now));
-    assert!(dead.to_string().contains("It declared dead by"), "{dead}");
+    assert!(dead.to_string().contains("It was declared dead by"), "{dead}");
 
     net.until(secs(120), |net| net.state(0, 3).is_none()).expect("it is forgotten");
     let gone = net.hosts[0].machine.explain("n3", net.now).unwrap();
