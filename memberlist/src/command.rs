@@ -8,8 +8,8 @@ use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{Busy, RemoteState};
 use memberlist_protocol::wire::sync::SyncBody;
 use memberlist_protocol::{
-    BroadcastError, DropReason, ExchangeError, Explanation, Health, MetaError, NodeId, OperationId,
-    Peer, Priority, Relation, Stats, StreamResponse, Tombstone,
+    BroadcastError, Config, DropReason, ExchangeError, Explanation, Health, MetaError, NodeId,
+    OperationId, Peer, Priority, ReconfigureError, Relation, Stats, StreamResponse, Tombstone,
 };
 use tokio::sync::oneshot;
 
@@ -70,6 +70,13 @@ pub(crate) enum Command {
     },
     Health {
         reply: oneshot::Sender<Health>,
+    },
+    Settings {
+        reply: oneshot::Sender<Config>,
+    },
+    Reconfigure {
+        settings: Box<Config>,
+        reply: oneshot::Sender<Result<(), ReconfigureError>>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,

@@ -321,6 +321,10 @@ impl<T: Transport> Driver<T> {
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
             Command::Explain { name, reply } => drop(reply.send(self.machine.explain(&name, now))),
             Command::Health { reply } => drop(reply.send(self.machine.health(now))),
+            Command::Settings { reply } => drop(reply.send(self.machine.config().clone())),
+            Command::Reconfigure { settings, reply } => {
+                let _ = reply.send(self.machine.reconfigure(*settings, now));
+            }
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
             #[cfg(feature = "encryption")]
             Command::HandOver(newcomer) => self.hand_over(newcomer),

@@ -184,6 +184,18 @@ pub enum UpdateError {
     Closed(#[from] Closed),
 }
 
+/// Why settings were not changed while the node runs.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// They cannot be used, or need a restart.
+    #[error(transparent)]
+    Settings(#[from] memberlist_protocol::ReconfigureError),
+    /// The node was shut down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
 /// Why a ping has no result.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -21,8 +21,8 @@ use crate::builder::Builder;
 use crate::command::Command;
 use crate::config::Config;
 use crate::error::{
-    Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
-    StartError, UpdateError,
+    Attempt, Closed, JoinError, LeaveError, PingError, ReconfigureError, SeedError, SeedResult,
+    SendError, StartError, UpdateError,
 };
 use crate::events::{Capacity, Subscription};
 use crate::shared::Shared;
@@ -230,6 +230,36 @@ impl<T: Transport> Memberlist<T> {
         self.ask(|reply| Command::Health { reply }).await
     }
 
+    /// The settings of the protocol as they are now: see [`reconfigure`](Self::reconfigure).
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn settings(&self) -> Result<memberlist_protocol::Config, Closed> {
+        self.ask(|reply| Command::Settings { reply }).await
+    }
+
+    /// Changes settings of the protocol while the node runs: its intervals, timeouts and multipliers, and
+    /// what is switched on of probing, gossip and exchanges. Begin with those of
+    /// [`settings`](Self::settings).
+    ///
+    /// ```no_run
+    /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut settings = node.settings().await?;
+    /// settings.probe_interval = std::time::Duration::from_secs(2);
+    /// node.reconfigure(settings).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If they cannot be used, or one was changed that needs a restart; nothing has changed then.
+    pub async fn reconfigure(
+        &self,
+        settings: memberlist_protocol::Config,
+    ) -> Result<(), ReconfigureError> {
+        let settings = Box::new(settings);
+        Ok(self.ask(|reply| Command::Reconfigure { settings, reply }).await??)
+    }
+
     /// What is remembered of a member that was forgotten (it had been dead or left for
     /// [`gossip_to_the_dead_time`](memberlist_protocol::Config::gossip_to_the_dead_time)): when and
     /// why it went. Nothing if it never was, is back, or is not among the last
@@ -402,11 +432,13 @@ impl<T: Transport> Memberlist<T> {
         self.check_open()?;
         let peer = self.live_peer(name).ok_or_else(|| PingError::NotAMember(name.to_owned()))?;
         let addr = peer.addr;
-        self.ask(|reply| Command::Ping { peer, reply }).await?.ok_or(PingError::NoAnswer {
-            name: name.to_owned(),
-            addr,
-            timeout: self.inner.config.protocol.probe_timeout,
-        })
+        match self.ask(|reply| Command::Ping { peer, reply }).await? {
+            Some(rtt) => Ok(rtt),
+            None => {
+                let (name, timeout) = (name.to_owned(), self.settings().await?.probe_timeout);
+                Err(PingError::NoAnswer { name, addr, timeout })
+            }
+        }
     }
 
     /// Sends bytes to the applications of all other members: they pass them on among themselves, so

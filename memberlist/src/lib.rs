@@ -63,8 +63,8 @@ pub use config::Encryption;
 pub use config::{Config, InboundLabel};
 pub use delegate::{Delegate, UserMessage};
 pub use error::{
-    Attempt, Closed, JoinError, LeaveError, PingError, SeedError, SeedResult, SendError,
-    StartError, UpdateError,
+    Attempt, Closed, JoinError, LeaveError, PingError, ReconfigureError, SeedError, SeedResult,
+    SendError, StartError, UpdateError,
 };
 pub use events::{Event, Subscription};
 pub use handle::Memberlist;

@@ -50,6 +50,21 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Settings that a running node does not take. Blame: the caller.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// They cannot be used at all.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// Some cannot change while the node runs.
+    #[error("these settings need a restart: {}", fields.join(", "))]
+    Fixed {
+        /// All that differ.
+        fields: Vec<&'static str>,
+    },
+}
+
 /// Own meta that is too long. Blame: the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(

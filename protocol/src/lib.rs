@@ -31,8 +31,8 @@ pub mod wire;
 
 pub use config::{ALIVE_FIXED_BYTES, Config, Lifeguard};
 pub use error::{
-    BroadcastError, ConfigError, ConfigFault, ExchangeError, MetaError, NameError, Refusal,
-    StartError,
+    BroadcastError, ConfigError, ConfigFault, ExchangeError, MetaError, NameError,
+    ReconfigureError, Refusal, StartError,
 };
 pub use membership::{
     Application, Death, Encoded, Event, Explanation, FailedProbe, Finding, Gauges, Health,

@@ -23,6 +23,7 @@
 //! | `busy` | telling a crowd to come back, and coming back |
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
+//! | `reconfigure` | other settings while the node runs |
 //! | `diary`, `explain` | what is remembered for it, and why a member is in its state |
 //! | `gauges` | how much there is of everything at one moment |
 //! | `timer`, `scale`, `rate`, `event` | wake-ups, formulas, rates, what is reported |
@@ -47,6 +48,7 @@ mod probe;
 mod push_pull;
 mod rate;
 mod reap;
+mod reconfigure;
 mod reconnect;
 mod refute;
 mod relay;
@@ -251,6 +253,8 @@ pub struct Membership {
     awareness: Awareness,
     timers: Timers,
 
+    probe_timer: Option<TimerKey>,
+    push_pull_timer: Option<TimerKey>,
     probe: Option<Probe>,
     /// A probe was due while another was running.
     probe_overdue: bool,
@@ -347,6 +351,8 @@ impl Membership {
             farewell_repeated: false,
             members,
             timers: Timers::default(),
+            probe_timer: None,
+            push_pull_timer: None,
             probe: None,
             probe_overdue: false,
             pending_pings: BTreeMap::new(),
@@ -390,14 +396,8 @@ impl Membership {
     /// Staggers the periodic work, so that nodes started together do not stay in step.
     fn start_timers(&mut self, now: Instant) {
         self.gossip_phase = now + self.random_part(self.config.gossip_interval);
-        if !self.config.probe_interval.is_zero() {
-            let first = now + self.random_part(self.config.probe_interval);
-            self.timers.arm(first, Timer::ProbeTick);
-        }
-        if !self.config.push_pull_interval.is_zero() {
-            let first = now + self.random_part(self.config.push_pull_interval);
-            self.timers.arm(first, Timer::PushPullTick);
-        }
+        self.restart_probing(now);
+        self.restart_push_pull(now);
     }
 
     fn random_part(&mut self, of: Duration) -> Duration {

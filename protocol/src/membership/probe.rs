@@ -77,7 +77,8 @@ impl Relay {
 impl Membership {
     /// A probe is due. While the last one is still running, it is due as soon as that ends.
     pub(super) fn probe_tick(&mut self, now: Instant) {
-        self.timers.arm(now + self.config.probe_interval, Timer::ProbeTick);
+        let next = self.timers.arm(now + self.config.probe_interval, Timer::ProbeTick);
+        self.probe_timer = Some(next);
         match &self.probe {
             None => self.start_probe(now),
             // It began at this very instant, for the tick before, and is this tick's as well.

@@ -150,7 +150,7 @@ impl Membership {
     pub(super) fn push_pull_tick(&mut self, now: Instant) {
         let interval =
             scale::push_pull_interval(self.config.push_pull_interval, self.members.len());
-        self.timers.arm(now + interval, Timer::PushPullTick);
+        self.push_pull_timer = Some(self.timers.arm(now + interval, Timer::PushPullTick));
         if self.leaving {
             return;
         }

@@ -14,6 +14,7 @@ mod join_leave;
 mod net;
 mod probe;
 mod push_pull;
+mod reconfigure;
 mod reconnect;
 mod relay;
 mod soak;
