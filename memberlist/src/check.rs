@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use memberlist_protocol::NodeId;
 use memberlist_protocol::wire::stream::StreamLimits;
+use memberlist_protocol::{ConfigError, ConfigFault, NodeId};
 use memberlist_security::Label;
 use memberlist_transport::Transport;
 use tracing::warn;
@@ -21,9 +21,9 @@ pub(crate) struct Checked {
 }
 
 pub(crate) fn check<T: Transport>(config: &Config, transport: &T) -> Result<Checked, StartError> {
-    check_limits(config)?;
     let id = NodeId::new(&config.name)?;
     let layers = Arc::new(layers(config)?);
+    config.validate().map_err(memberlist_protocol::StartError::from)?;
     check_name(&id, transport)?;
     let assured_packet_bytes = assured(transport)?;
     // What must reach everybody must fit the smallest packets.
@@ -37,27 +37,52 @@ pub(crate) fn check<T: Transport>(config: &Config, transport: &T) -> Result<Chec
     Ok(Checked { id, assured_packet_bytes, layers })
 }
 
-fn check_limits(config: &Config) -> Result<(), StartError> {
+/// What is wrong with the limits around the protocol.
+fn limit_faults(config: &Config) -> Vec<ConfigFault> {
     let limits = stream_limits(config);
     let checks = [
-        ("join_concurrency", config.join_concurrency >= 1, "at least 1"),
-        ("max_inbound_streams", config.max_inbound_streams >= 1, "at least 1"),
-        ("message_capacity", config.message_capacity >= 1, "at least 1"),
-        ("event_capacity", config.event_capacity >= 1, "at least 1"),
+        ("join_concurrency", config.join_concurrency >= 1, "must be at least 1"),
+        ("max_inbound_streams", config.max_inbound_streams >= 1, "must be at least 1"),
+        ("message_capacity", config.message_capacity >= 1, "must be at least 1"),
+        ("event_capacity", config.event_capacity >= 1, "must be at least 1"),
         (
             "max_buffered_stream_bytes",
             config.max_buffered_stream_bytes >= limits.max_message_bytes,
-            "at least the largest message, 40 MiB",
+            "must be at least the largest message, 40 MiB",
         ),
         (
             "max_waiting_state_bytes",
             config.max_waiting_state_bytes > limits.max_user_bytes,
-            "more than the largest user state, 20 MiB",
+            "must be more than the largest user state, 20 MiB",
         ),
     ];
-    match checks.into_iter().find(|(_, holds, _)| !holds) {
-        Some((field, _, rule)) => Err(StartError::Limit { field, rule }),
-        None => Ok(()),
+    let broken = checks.into_iter().filter(|(_, holds, _)| !holds);
+    broken.map(|(field, _, rule)| ConfigFault { field, rule }).collect()
+}
+
+impl Config {
+    /// Checks the settings as a whole, as far as they can be judged without a transport: those of the
+    /// protocol too.
+    ///
+    /// # Errors
+    /// Every fault found, not only the first.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut faults = self.faults();
+        faults.extend(self.protocol.validate().err().into_iter().flat_map(|error| error.faults));
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
+    }
+
+    /// Those of this crate's settings.
+    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
+        let mut faults = limit_faults(self);
+        let mut require = |holds: bool, field, rule| {
+            if !holds {
+                faults.push(ConfigFault { field, rule });
+            }
+        };
+        require(NodeId::new(&self.name).is_ok(), "name", "must have 1 to 255 bytes");
+        require(Label::new(&self.label).is_ok(), "label", "must have at most 255 bytes");
+        faults
     }
 }
 

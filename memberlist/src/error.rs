@@ -22,14 +22,6 @@ pub enum StartError {
     /// The settings, the meta or the address of the transport cannot be used.
     #[error(transparent)]
     Protocol(#[from] memberlist_protocol::StartError),
-    /// A limit of [`Config`](crate::Config) is zero or too small.
-    #[error("`{field}` must be {rule}")]
-    Limit {
-        /// The field.
-        field: &'static str,
-        /// What it must satisfy.
-        rule: &'static str,
-    },
     /// This node's announcement would fit no packet, so that it could not contradict its own death:
     /// the longest meta, its name, 128 bytes for the rest, and what goes around a packet. Keys count
     /// even while nothing is encrypted.

@@ -39,6 +39,8 @@ mod driver;
 mod error;
 mod events;
 mod handle;
+#[cfg(feature = "serde")]
+mod human;
 #[cfg(feature = "encryption")]
 mod keys;
 mod layers;

@@ -23,6 +23,9 @@
 
 mod config;
 mod error;
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub mod human;
 pub mod membership;
 pub mod message;
 mod node;

@@ -366,8 +366,8 @@ mod tests {
         }
         let members = table(3, 3, &mut rng);
         assert_eq!(members.random(usize::MAX, &mut rng, is_alive).len(), 3);
-        assert_eq!(members.random(0, &mut rng, is_alive), []);
-        assert_eq!(members.random(2, &mut rng, |_| false), []);
+        assert_eq!(members.random(0, &mut rng, is_alive), [0_usize; 0]);
+        assert_eq!(members.random(2, &mut rng, |_| false), [0_usize; 0]);
     }
 
     #[test]
