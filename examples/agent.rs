@@ -40,6 +40,8 @@ mod args;
 mod certs;
 #[path = "agent/command.rs"]
 mod command;
+#[path = "agent/config_file.rs"]
+mod config_file;
 #[path = "agent/input.rs"]
 mod input;
 #[path = "agent/keys.rs"]
@@ -73,10 +75,12 @@ use memberlist::quic::QuicTransport;
 use memberlist::{Builder, Config, Memberlist};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::args::{Args, Settings, Task};
+use crate::args::{Args, Refusal, Settings, Task};
 use crate::node::{Agent, Stop, report_events, report_messages};
 use crate::output::{Output, Writer};
 use crate::report::{Report, lossy};
@@ -93,10 +97,11 @@ fn main() -> ExitCode {
     let args = match Task::read() {
         Ok(Task::Run(args)) => args,
         Ok(Task::Keygen(keygen)) => return keygen.print().unwrap_or_else(|error| fail(&error)),
+        Ok(Task::PrintConfig(args)) => return args.print_config().unwrap_or_else(Refusal::tell),
         Ok(Task::Certs(certs)) => return certs.make().unwrap_or_else(|error| fail(&error)),
         Err(refusal) => return refusal.tell(),
     };
-    start_logging();
+    let log = start_logging();
     let settings = match args.settings() {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(),
@@ -107,7 +112,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let status = match runtime.block_on(run(&args, settings)) {
+    let status = match runtime.block_on(run(&args, settings, log)) {
         Ok(status) => status,
         Err(error) => fail(&error),
     };
@@ -116,17 +121,17 @@ fn main() -> ExitCode {
     status
 }
 
-async fn run(args: &Args, settings: Settings) -> Result<ExitCode, String> {
+async fn run(args: &Args, settings: Settings, log: LogLevel) -> Result<ExitCode, String> {
     let Settings { config, transport } = settings;
     let signals = Signals::listen().map_err(|error| error.to_string())?;
     match transport {
         TransportSettings::Net(net) => {
             let transport = NetTransport::bind(net).map_err(|error| error.to_string())?;
-            serve(args, config, transport, None, signals).await
+            serve(args, config, transport, None, signals, log).await
         }
         TransportSettings::Quic(quic, files) => {
             let transport = QuicTransport::bind(*quic).map_err(|error| error.to_string())?;
-            serve(args, config, transport, Some(files), signals).await
+            serve(args, config, transport, Some(files), signals, log).await
         }
     }
 }
@@ -138,12 +143,14 @@ async fn serve<T: AgentTransport>(
     transport: T,
     files: Option<TlsFiles>,
     mut signals: Signals,
+    log: LogLevel,
 ) -> Result<ExitCode, String> {
     let (output, writer) = Output::start(args.json);
     let state = args.wire.state(output.clone());
+    let label = config.label.clone();
     let (builder, messages) = Builder::new(config).delegate(state).messages();
     let node = builder.start(transport).await.map_err(|error| error.to_string())?;
-    output.tell(ready(args, &node)).await;
+    output.tell(ready(args, label, &node).await).await;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
         tokio::spawn(report_messages(messages, node.clone(), output.clone())),
@@ -154,7 +161,7 @@ async fn serve<T: AgentTransport>(
         tokio::spawn(async move { reloader.watch(output).await })
     });
 
-    let mut agent = Agent::new(node.clone(), output.clone(), reloader);
+    let mut agent = Agent::new(node.clone(), output.clone(), reloader, log);
     let mut lines = input::start();
     let stop = agent.serve(&args.join, &mut lines, &mut signals).await;
     // The writer ends when nothing holds the output any more.
@@ -163,17 +170,19 @@ async fn serve<T: AgentTransport>(
     Ok(finish(output, writer).await.unwrap_or(status))
 }
 
-fn ready<T: AgentTransport>(args: &Args, node: &Memberlist<T>) -> Report {
+async fn ready<T: AgentTransport>(args: &Args, label: String, node: &Memberlist<T>) -> Report {
+    let meta = node.own().map(|own| own.node.meta.clone()).unwrap_or_default();
+    let format = node.settings().await.map(|settings| settings.wire_format).unwrap_or_default();
     let primary = node.keys().and_then(|keys| keys.local().into_iter().next());
     Report::Ready {
         name: node.name().to_owned(),
         transport: T::NAME,
-        wire: args.wire.name(),
-        addr: node.transport().bound_addr().unwrap_or(args.bind),
+        wire: wire::name(format),
+        addr: node.transport().bound_addr().unwrap_or(args.bind()),
         advertise: node.addr(),
-        meta: lossy(&args.meta()),
-        tags: serf::decode(&args.meta()),
-        label: args.label().to_owned(),
+        meta: lossy(&meta),
+        tags: serf::decode(&meta),
+        label,
         key: primary.map(|key| key.fingerprint.to_string()),
     }
 }
@@ -231,14 +240,18 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn start_logging() {
+/// Which lines go to the log, which can be changed while the agent runs.
+type LogLevel = reload::Handle<EnvFilter, Registry>;
+
+fn start_logging() -> LogLevel {
     let filter =
         EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, level) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // Its way to tell of a closed standard error is to panic.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    level
 }

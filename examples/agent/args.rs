@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, ValueEnum};
 use memberlist::address::JoinAddress;
@@ -14,6 +16,7 @@ use memberlist::{Config, NodeId};
 
 use crate::certs::Certs;
 use crate::command::HELP;
+use crate::config_file::{self, ConfigFile};
 use crate::report::clean;
 use crate::security::{Keygen, Security};
 use crate::tls::TlsFlags;
@@ -29,11 +32,20 @@ const CERTS: &str = "certs";
 
 /// One long-lived member of a cluster, for a terminal or a script.
 #[derive(Parser, Debug)]
-#[command(name = "agent", version, after_help = after_help())]
+#[command(name = "agent", version, args_override_self = true, after_help = after_help())]
 pub(crate) struct Args {
     /// The name of this node: unique in the cluster, one word of 1 to 255 bytes
     #[arg(long)]
-    name: String,
+    name: Option<String>,
+
+    /// Settings from a file, TOML or JSON: the fields of the library's Config, below [protocol] those of
+    /// the protocol, below [agent] these flags; what is given here wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print the settings that come of it all, as such a file, and end
+    #[arg(long)]
+    print_config: bool,
 
     /// Over what to speak, the same on all nodes
     #[arg(long, value_enum, default_value_t = TransportKind::Net)]
@@ -41,7 +53,7 @@ pub(crate) struct Args {
 
     /// Where to listen; port 0 finds a free one
     #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) bind: SocketAddr,
+    bind: Option<SocketAddr>,
 
     /// Where others reach this node, if that is not where it listens; port 0 stands for the bound one
     #[arg(long, value_name = "ADDR:PORT")]
@@ -52,12 +64,12 @@ pub(crate) struct Args {
     pub(crate) join: Vec<String>,
 
     /// The timing: for one data centre, for several regions, or for one machine
-    #[arg(long, value_enum, default_value_t = Preset::Lan)]
-    preset: Preset,
+    #[arg(long, value_enum, conflicts_with = "config")]
+    preset: Option<Preset>,
 
     /// A text that every member gets to know
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    meta: String,
+    #[arg(long, value_name = "TEXT")]
+    meta: Option<String>,
 
     /// Write one JSON object a line
     #[arg(long)]
@@ -71,6 +83,10 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) wire: Wire,
+
+    /// What the file says.
+    #[arg(skip)]
+    file: Option<ConfigFile>,
 }
 
 /// What a node is made of.
@@ -91,6 +107,7 @@ pub(crate) enum Task {
     Run(Box<Args>),
     Keygen(Keygen),
     Certs(Certs),
+    PrintConfig(Box<Args>),
 }
 
 /// Why there are no arguments.
@@ -114,17 +131,27 @@ impl Task {
             certs.check().map_err(Refusal::bad)?;
             return Ok(Self::Certs(certs));
         }
-        let args = Args::try_parse()?;
+        let mut args = Args::try_parse()?;
+        if let Some(path) = &args.config {
+            let file = ConfigFile::read(path).map_err(Refusal::bad)?;
+            let program = std::env::args_os().take(1);
+            args = Args::try_parse_from(program.chain(file.flags.clone()).chain(given()))?;
+            args.name = args.name.or_else(|| file.name().map(str::to_owned));
+            args.file = Some(file);
+        }
         args.check().map_err(Refusal::bad)?;
-        Ok(Self::Run(Box::new(args)))
+        let args = Box::new(args);
+        Ok(if args.print_config { Self::PrintConfig(args) } else { Self::Run(args) })
     }
 }
 
 impl Args {
     fn check(&self) -> Result<(), String> {
-        self.security.check()?;
+        self.security.check(self.file.is_some())?;
         self.tls.check(self.transport == TransportKind::Quic)?;
-        let name = &self.name;
+        let missing = |what: &str| format!("{what} is missing, on the command line and in a file");
+        let name = self.name.as_ref().ok_or_else(|| missing("--name"))?;
+        self.bind.ok_or_else(|| missing("--bind"))?;
         NodeId::new(name).map_err(|error| format!("--name: {error}"))?;
         // Commands name members by one word.
         if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -132,8 +159,8 @@ impl Args {
                 "--name {name:?}: a name is one word, without spaces or control characters"
             ));
         }
-        let config = self.plain_config();
-        let (len, limit) = (self.meta().len(), config.protocol.max_meta_bytes);
+        let config = self.plain_config()?;
+        let (len, limit) = (config.meta.len(), config.protocol.max_meta_bytes);
         if len > limit {
             let flag = if self.wire.meta().is_some() { "--tag" } else { "--meta" };
             return Err(format!("{flag}: {len} bytes are over the limit of {limit}"));
@@ -153,39 +180,78 @@ impl Args {
     /// The settings of the node. Reads the keyring file, or makes it, and the certificates.
     pub(crate) fn settings(&self) -> Result<Settings, Refusal> {
         let transport = self.transport_settings().map_err(Refusal::bad)?;
-        let mut config = self.plain_config();
+        let mut config = self.plain_config().map_err(Refusal::bad)?;
         self.security.apply(&mut config).map_err(Refusal::bad)?;
         self.wire.apply(&mut config);
         Ok(Settings { config, transport })
     }
 
-    fn plain_config(&self) -> Config {
-        let preset = match self.preset {
-            Preset::Lan => Config::lan,
-            Preset::Wan => Config::wan,
-            Preset::Local => Config::local,
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// Where to listen. The flags are checked: it is there.
+    pub(crate) fn bind(&self) -> SocketAddr {
+        self.bind.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The settings without what other groups of flags say.
+    fn plain_config(&self) -> Result<Config, String> {
+        let name = self.name();
+        let mut config = match (&self.file, self.preset.unwrap_or(Preset::Lan)) {
+            (Some(file), _) => {
+                let named = self.config.as_deref().unwrap_or(Path::new("")).display();
+                file.config(name).map_err(|error| format!("--config {named}: {error}"))?
+            }
+            (None, Preset::Lan) => Config::lan(name),
+            (None, Preset::Wan) => Config::wan(name),
+            (None, Preset::Local) => Config::local(name),
         };
-        preset(self.name.as_str()).with_meta(self.meta())
+        let meta = self.wire.meta().or_else(|| self.meta.clone().map(String::into_bytes));
+        if let Some(meta) = meta {
+            config.meta = meta.into();
+        }
+        Ok(config)
     }
 
-    /// What every member gets to know.
-    pub(crate) fn meta(&self) -> Vec<u8> {
-        self.wire.meta().unwrap_or_else(|| self.meta.clone().into_bytes())
+    /// The flags that are no settings of the node.
+    fn as_table(&self) -> toml::Table {
+        let mut table = toml::Table::new();
+        let mut put = |flag: &str, value: toml::Value| drop(table.insert(flag.to_owned(), value));
+        put("bind", self.bind().to_string().into());
+        let transport = self.transport.to_possible_value();
+        if let Some(name) = transport.as_ref().map(PossibleValue::get_name) {
+            put("transport", name.into());
+        }
+        if let Some(addr) = self.advertise {
+            put("advertise", addr.to_string().into());
+        }
+        put("join", self.join.clone().into());
+        put("json", self.json.into());
+        table
     }
 
-    /// The name of the cluster.
-    pub(crate) fn label(&self) -> &str {
-        self.security.label()
+    /// Prints the settings that come of flags and file.
+    pub(crate) fn print_config(&self) -> Result<ExitCode, Refusal> {
+        let mut config = self.plain_config().map_err(Refusal::bad)?;
+        self.security.apply(&mut config).map_err(Refusal::bad)?;
+        self.wire.apply(&mut config);
+        let text = config_file::as_toml(&config, self.as_table()).map_err(Refusal::bad)?;
+        let mut output = std::io::stdout().lock();
+        write!(output, "{text}")
+            .and_then(|()| output.flush())
+            .map_err(|error| Refusal::bad(format!("could not write the settings: {error}")))?;
+        Ok(ExitCode::SUCCESS)
     }
 
     fn transport_settings(&self) -> Result<TransportSettings, String> {
         // The flags are checked: there are files if they are needed.
-        let Some(files) = self.tls.files(&self.name) else {
-            let mut config = NetConfig::new(self.bind);
+        let Some(files) = self.tls.files(self.name()) else {
+            let mut config = NetConfig::new(self.bind());
             config.advertise_addr = self.advertise;
             return Ok(TransportSettings::Net(config));
         };
-        let mut config = QuicConfig::new(self.bind, files.load()?);
+        let mut config = QuicConfig::new(self.bind(), files.load()?);
         config.advertise_addr = self.advertise;
         Ok(TransportSettings::Quic(Box::new(config), files))
     }

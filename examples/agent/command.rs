@@ -14,6 +14,8 @@ pub(crate) enum Command {
     Explain(String),
     Health,
     Stats,
+    Settings,
+    Set { field: String, value: String },
     Keys(KeysCommand),
     TlsReload,
     Leave,
@@ -30,7 +32,7 @@ pub(crate) struct BadCommand {
 }
 
 /// Every command with what it does, in the order of the help.
-pub(crate) const HELP: [(&str, &str); 20] = [
+pub(crate) const HELP: [(&str, &str); 22] = [
     ("members", "show who is here, and who was"),
     ("join ADDR...", "join a cluster through any of these members"),
     ("broadcast TEXT", "send to every member, best effort"),
@@ -41,6 +43,8 @@ pub(crate) const HELP: [(&str, &str); 20] = [
     ("explain NAME", "say why a member is in its state"),
     ("health", "say how this node is, and why it doubts itself if it does"),
     ("stats", "show what was counted"),
+    ("settings", "show the settings of the protocol as they are now"),
+    ("set FIELD VALUE", "change one of them, or \"log\" to what goes to the log, as RUST_LOG"),
     ("keys list", "show the cluster's keys, and how many members have them"),
     ("keys install KEY", "let every member open what is sealed with this key too, in base64"),
     ("keys activate ID", "let every member seal with this key, a fingerprint or base64"),
@@ -85,6 +89,13 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
                 text: required(command, text, "TEXT after NAME")?.to_owned(),
             }
         }
+        "set" => {
+            let (field, value) = split_word(rest);
+            Command::Set {
+                field: required(command, field, "FIELD and VALUE")?.to_owned(),
+                value: required(command, value.trim_end(), "VALUE after FIELD")?.to_owned(),
+            }
+        }
         "ping" | "explain" => {
             let (name, more) = split_word(required(command, rest, "NAME")?);
             nothing(command, more)?;
@@ -115,6 +126,7 @@ pub(crate) fn parse(line: &str) -> Result<Option<Command>, BadCommand> {
                 "members" => Command::Members,
                 "health" => Command::Health,
                 "stats" => Command::Stats,
+                "settings" => Command::Settings,
                 "leave" => Command::Leave,
                 "quit" => Command::Quit,
                 _ => Command::Help,

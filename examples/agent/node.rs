@@ -11,8 +11,11 @@ use memberlist::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tracing_subscriber::EnvFilter;
 
+use crate::LogLevel;
 use crate::command::{self, Command};
+use crate::config_file;
 use crate::input::{Line, MAX_LINE_BYTES};
 use crate::output::Output;
 use crate::report::{Counts, MemberReport, Report};
@@ -43,6 +46,7 @@ pub(crate) struct Agent<T: AgentTransport> {
     output: Output,
     /// Of its certificates, if it has any.
     reloader: Option<Arc<Reloader<T>>>,
+    log: LogLevel,
     /// A farewell that is being said. It goes on if the command that began it is given up.
     farewell: Option<JoinHandle<Result<(), LeaveError>>>,
 }
@@ -52,8 +56,9 @@ impl<T: AgentTransport> Agent<T> {
         node: Memberlist<T>,
         output: Output,
         reloader: Option<Arc<Reloader<T>>>,
+        log: LogLevel,
     ) -> Self {
-        Self { node, output, reloader, farewell: None }
+        Self { node, output, reloader, log, farewell: None }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -162,6 +167,14 @@ impl<T: AgentTransport> Agent<T> {
                 Err(error) => Report::error(Some("health"), error),
             },
             Command::Stats => self.stats().await,
+            Command::Settings => match self.node.settings().await {
+                Ok(settings) => Report::settings(&settings),
+                Err(error) => Report::error(Some("settings"), error),
+            },
+            Command::Set { field, value } => match self.set(&field, &value).await {
+                Ok(()) => Report::Set { field, value },
+                Err(error) => Report::error(Some("set"), error),
+            },
             Command::Keys(command) => command.carry_out(&self.node).await,
             Command::TlsReload => match &self.reloader {
                 Some(reloader) => reloader.reload().await,
@@ -188,6 +201,17 @@ impl<T: AgentTransport> Agent<T> {
             members: live.into_iter().map(MemberReport::from).collect(),
             gone: gone.into_iter().map(MemberReport::from).collect(),
         }
+    }
+
+    /// Changes a setting of the protocol, or which lines go to the log.
+    async fn set(&self, field: &str, value: &str) -> Result<(), String> {
+        if field == "log" {
+            let filter = EnvFilter::try_new(value).map_err(|error| error.to_string())?;
+            return self.log.reload(filter).map_err(|error| error.to_string());
+        }
+        let settings = self.node.settings().await.map_err(|error| error.to_string())?;
+        let settings = config_file::changed(&settings, field, value)?;
+        self.node.reconfigure(settings).await.map_err(|error| error.to_string())
     }
 
     async fn update_meta(&self, meta: String) -> Report {

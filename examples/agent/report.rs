@@ -146,6 +146,15 @@ pub(crate) enum Report {
     /// How this node is, in words.
     Health(Words),
     Stats(Counts),
+    /// The settings of the protocol, by field.
+    Settings {
+        settings: serde_json::Map<String, serde_json::Value>,
+    },
+    /// A setting was changed.
+    Set {
+        field: String,
+        value: String,
+    },
     Keys(KeysReport),
     /// The certificate files were read, by a command or because they changed: new connections use
     /// what is in them; or it could not be used, and the certificates of before stay in use.
@@ -232,6 +241,14 @@ impl Report {
 
     pub(crate) fn health(name: &str, health: &Health) -> Self {
         Self::Health(Words::new(name, Some(health.score), &health.findings, health))
+    }
+
+    pub(crate) fn settings(settings: &memberlist::protocol::Config) -> Self {
+        match serde_json::to_value(settings) {
+            Ok(serde_json::Value::Object(settings)) => Self::Settings { settings },
+            Ok(_) => Self::error(Some("settings"), "the settings are no table"),
+            Err(error) => Self::error(Some("settings"), error),
+        }
     }
 
     /// A message, and who is known to have sent it.
@@ -404,6 +421,13 @@ impl Report {
             Self::Explain(words) => words.text("explain"),
             Self::Health(words) => words.text("health"),
             Self::Stats(counts) => counts.text(),
+            Self::Settings { settings } => {
+                let lines = settings
+                    .iter()
+                    .map(|(field, value)| line("setting", "", &format!("{field} {value}")));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            Self::Set { field, value } => line("set", "", &format!("{field} {value}")),
             Self::Keys(keys) => keys.text(),
             Self::Tls { cert, error, .. } => match error {
                 None => line("tls", "reloaded", &format!("new connections use {cert}")),

@@ -42,8 +42,8 @@ pub(crate) struct Security {
     accept_v0: bool,
 
     /// The name of the cluster, the same on all of its nodes; those with another one are kept apart
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    label: String,
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
 
     /// Send without the label: a step on the way to a cluster with one
     #[arg(long)]
@@ -77,11 +77,12 @@ impl fmt::Debug for KeyText {
 }
 
 impl Security {
-    /// Whether the flags go together. Opens no file.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        Label::new(&self.label).map_err(|error| format!("--label: {error}"))?;
-        let keyless = self.keys.is_empty() && self.keyring.is_none();
-        let labelless = self.label.is_empty();
+    /// Whether the flags go together, or with what a file of settings may say. Opens no file.
+    pub(crate) fn check(&self, has_file: bool) -> Result<(), String> {
+        let label = self.label.as_deref().unwrap_or_default();
+        Label::new(label).map_err(|error| format!("--label: {error}"))?;
+        let keyless = self.keys.is_empty() && self.keyring.is_none() && !has_file;
+        let labelless = label.is_empty() && !has_file;
         let switches = [
             (self.no_encrypt_outgoing && keyless, "--no-encrypt-outgoing", "--key or --keyring"),
             (self.no_verify_incoming && keyless, "--no-verify-incoming", "--key or --keyring"),
@@ -95,25 +96,24 @@ impl Security {
         }
     }
 
-    /// The name of the cluster; may be empty.
-    pub(crate) fn label(&self) -> &str {
-        &self.label
-    }
-
     /// Brings all of it into the settings of the node. Reads the keyring file, or makes it.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), String> {
-        config.protocol.compression = !self.no_compress;
-        config.label = self.label.clone();
-        config.label_outgoing = !self.no_label_outgoing;
+        config.protocol.compression &= !self.no_compress;
+        if let Some(label) = &self.label {
+            config.label = label.clone();
+        }
+        config.label_outgoing &= !self.no_label_outgoing;
         if self.no_require_label {
             config.inbound_label = InboundLabel::Optional;
         }
-        config.encryption = self.encryption()?.map(|mut encryption| {
-            encryption.encrypt_outgoing = !self.no_encrypt_outgoing;
-            encryption.verify_incoming = !self.no_verify_incoming;
-            encryption.accept_v0 = self.accept_v0;
-            encryption
-        });
+        if let Some(encryption) = self.encryption()? {
+            config.encryption = Some(encryption);
+        }
+        if let Some(encryption) = &mut config.encryption {
+            encryption.encrypt_outgoing &= !self.no_encrypt_outgoing;
+            encryption.verify_incoming &= !self.no_verify_incoming;
+            encryption.accept_v0 |= self.accept_v0;
+        }
         Ok(())
     }
 

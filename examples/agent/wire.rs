@@ -14,17 +14,17 @@ use crate::serf::{self, Tag};
 pub(crate) struct Wire {
     /// The format on the wire: this library's own; HashiCorp's, for a Go cluster; or both, for one whose
     /// Go nodes are being replaced
-    #[arg(long, value_enum, default_value_t = Format::Native)]
-    wire: Format,
+    #[arg(long, value_enum)]
+    wire: Option<Format>,
 
     /// The protocol version to announce as the current one, as ProtocolVersion in Go; 1 also seals and
     /// opens as old nodes do
-    #[arg(long, value_name = "1-5", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=5))]
-    protocol_version: u8,
+    #[arg(long, value_name = "1-5", value_parser = clap::value_parser!(u8).range(1..=5))]
+    protocol_version: Option<u8>,
 
     /// The versions of what runs above memberlist: a Serf pool demands 2:5:4
-    #[arg(long, value_name = "MIN:MAX:CUR", default_value = "0:0:0")]
-    delegate_versions: Versions,
+    #[arg(long, value_name = "MIN:MAX:CUR")]
+    delegate_versions: Option<Versions>,
 
     /// A tag as members of a Serf pool have them, in place of --meta; may be given several times
     #[arg(long = "tag", value_name = "KEY=VALUE", conflicts_with = "meta")]
@@ -65,18 +65,23 @@ impl FromStr for Versions {
 impl Wire {
     /// Brings all of it into the settings of the node.
     pub(crate) fn apply(&self, config: &mut Config) {
-        config.protocol.wire_format = match self.wire {
-            Format::Native => WireFormat::Native,
-            Format::Hashicorp => WireFormat::Hashicorp,
-            Format::Mixed => WireFormat::Mixed,
-        };
-        config.protocol.protocol_version = self.protocol_version;
+        let protocol = &mut config.protocol;
+        match self.wire {
+            Some(Format::Native) => protocol.wire_format = WireFormat::Native,
+            Some(Format::Hashicorp) => protocol.wire_format = WireFormat::Hashicorp,
+            Some(Format::Mixed) => protocol.wire_format = WireFormat::Mixed,
+            None => {}
+        }
+        if let Some(version) = self.protocol_version {
+            protocol.protocol_version = version;
+        }
+        if let Some(Versions(min, max, current)) = self.delegate_versions {
+            protocol.application_versions = (min, max, current);
+        }
         // Where nodes seal as old ones do, what is sealed so must be opened.
         if let Some(encryption) = &mut config.encryption {
-            encryption.accept_v0 |= self.protocol_version == 1;
+            encryption.accept_v0 |= config.protocol.protocol_version == 1;
         }
-        let Versions(min, max, current) = self.delegate_versions;
-        config.protocol.application_versions = (min, max, current);
     }
 
     /// The meta that Serf's tags make, if there are any.
@@ -84,18 +89,18 @@ impl Wire {
         (!self.tags.is_empty()).then(|| serf::encode(&self.tags))
     }
 
-    /// The name of the format.
-    pub(crate) fn name(&self) -> &'static str {
-        match self.wire {
-            Format::Native => "native",
-            Format::Hashicorp => "hashicorp",
-            Format::Mixed => "mixed",
-        }
-    }
-
     /// What gives out the own state, and shows those of others.
     pub(crate) fn state(&self, output: Output) -> State {
         State { own: self.state.clone().unwrap_or_default().into(), output }
+    }
+}
+
+/// The name of a format.
+pub(crate) fn name(format: WireFormat) -> &'static str {
+    match format {
+        WireFormat::Hashicorp => "hashicorp",
+        WireFormat::Mixed => "mixed",
+        _ => "native",
     }
 }
 

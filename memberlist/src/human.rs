@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use memberlist_protocol::human::{ConfigSeed, Faults};
+use memberlist_protocol::human::{ConfigSeed, Faults, at};
 use memberlist_protocol::human_fields;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
@@ -87,7 +87,7 @@ impl<'de> Visitor<'de> for ReadConfig {
                 "encryption" => config.encryption = Some(map.next_value()?),
                 #[cfg(feature = "metrics")]
                 "metrics" => config.metrics = map.next_value()?,
-                _ if config.read_field(&name, &mut map)? => {}
+                _ if config.read_field(&name, &mut map).map_err(|e| at("", &name, &e))? => {}
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     let known: Vec<&str> = Config::FIELDS.iter().chain(OTHERS).copied().collect();

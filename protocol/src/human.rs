@@ -71,6 +71,11 @@ impl Faults {
     }
 }
 
+/// An error, with the name of the setting that it is about.
+pub fn at<E: Error>(path: &str, name: &str, error: &E) -> E {
+    E::custom(format!("`{path}{name}`: {error}"))
+}
+
 /// The name that was probably meant.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     const ALIKE: f64 = 0.8;
@@ -217,7 +222,7 @@ impl<'de> Visitor<'de> for ConfigSeed<'_> {
                     Some(preset) => base = preset,
                     None => faults.rule(path, PRESET, "must be \"lan\", \"wan\" or \"local\""),
                 }
-            } else if given.read_field(&name, &mut map)? {
+            } else if given.read_field(&name, &mut map).map_err(|e| at(path, &name, &e))? {
                 named.push(name);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -375,7 +380,10 @@ mod tests {
     fn durations_need_a_unit() {
         for bad in ["5", "\"5\"", "\"five seconds\"", "\"-1s\"", "\"\""] {
             let error = read(&format!("{{\"probe_interval\": {bad}}}")).unwrap_err();
-            assert!(error.contains("200ms"), "{bad}: {error}");
+            assert!(
+                error.contains("200ms") && error.contains("`probe_interval`"),
+                "{bad}: {error}"
+            );
         }
         assert!(read(r#"{"probe_interval": "99999999999999999999s"}"#).is_err());
         let zero = read(r#"{"probe_interval": "0s"}"#).unwrap();

@@ -10,6 +10,8 @@ mod keys;
 mod process;
 #[path = "agent/program.rs"]
 mod program;
+#[path = "agent/settings.rs"]
+mod settings;
 #[path = "agent/tls.rs"]
 mod tls;
 

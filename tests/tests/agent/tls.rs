@@ -147,8 +147,8 @@ fn a_wrong_ca_is_told_in_words() {
     let told = error["error"].as_str().unwrap();
     assert!(told.contains("certificate") && told.contains("CA"), "{told}");
     assert!(b.event("error")["error"].as_str().unwrap().contains("goes on"));
-    let health = a.ask("health", "health");
-    assert!(health["drops"]["handshakes_failed"].as_u64().unwrap() >= 1, "{health}");
+    let stats = a.ask("stats", "stats");
+    assert!(stats["drops"]["handshakes_failed"].as_u64().unwrap() >= 1, "{stats}");
     assert_eq!(a.members(), ["a"]);
 
     // With the right files in place it gets in, without a restart.
