@@ -25,6 +25,7 @@ use crate::limit::RateLimit;
 use crate::messages::{Delivery, Messages};
 use crate::meter::Meter;
 use crate::observe::{drop_messages, tell_messages, tell_notices};
+use crate::resolve::Resolver;
 use crate::shared::Shared;
 use crate::streams::{Budget, StreamContext};
 use crate::user_state::UserStates;
@@ -159,7 +160,18 @@ impl Builder {
         span.in_scope(|| driver.tell_all());
         tokio::spawn(driver.run().instrument(span));
         let join_permits = Semaphore::new(config.join_concurrency.min(Semaphore::MAX_PERMITS));
-        Ok(Memberlist::new(Inner { transport, shared, commands, config, context, join_permits }))
+        let resolver = Resolver::new(&config);
+        let inner = Arc::new(Inner {
+            transport,
+            shared,
+            commands,
+            config,
+            context,
+            join_permits,
+            resolver,
+        });
+        inner.seek(system_seed()?);
+        Ok(Memberlist::of(inner))
     }
 }
 

@@ -8,6 +8,7 @@ use memberlist_security::Label;
 use memberlist_transport::Transport;
 use tracing::warn;
 
+use crate::address::JoinAddress;
 use crate::config::{Config, InboundLabel};
 use crate::error::StartError;
 use crate::layers::{Layers, Reserved, Sealing};
@@ -41,6 +42,11 @@ pub(crate) fn check<T: Transport>(config: &Config, transport: &T) -> Result<Chec
 fn limit_faults(config: &Config) -> Vec<ConfigFault> {
     let limits = stream_limits(config);
     let checks = [
+        (
+            "seed_retry_interval",
+            (1..=86_400).contains(&config.seed_retry_interval.as_secs()),
+            "must be between 1 s and a day",
+        ),
         ("join_concurrency", config.join_concurrency >= 1, "must be at least 1"),
         ("max_inbound_streams", config.max_inbound_streams >= 1, "must be at least 1"),
         ("message_capacity", config.message_capacity >= 1, "must be at least 1"),
@@ -80,6 +86,8 @@ impl Config {
                 faults.push(ConfigFault { field, rule });
             }
         };
+        let readable = |seed: &String| JoinAddress::parse(seed, self.default_port).is_ok();
+        require(self.seeds.iter().all(readable), "seeds", "must be written as [name/]host[:port]");
         require(NodeId::new(&self.name).is_ok(), "name", "must have 1 to 255 bytes");
         require(Label::new(&self.label).is_ok(), "label", "must have at most 255 bytes");
         faults

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "encryption")]
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 #[cfg(feature = "encryption")]
@@ -29,6 +30,15 @@ pub struct Config {
     pub meta: Bytes,
     /// Every knob of the protocol.
     pub protocol: memberlist_protocol::Config,
+    /// Members to join as long as this node is alone, from its start on: names among them are looked up again each
+    /// time. As for [`join`](crate::Memberlist::join). Default none: nobody is joined but by `join`.
+    pub seeds: Vec<String>,
+    /// The longest pause between two attempts at the seeds; the first is 1 s, and it doubles. Default 30 s. At
+    /// least 1 s.
+    pub seed_retry_interval: Duration,
+    /// How names of seeds are looked up.
+    #[cfg(feature = "dns")]
+    pub dns: crate::dns::Dns,
     /// The port of seeds that are given without one. Default 7946, as in Go.
     pub default_port: u16,
     /// Join exchanges that run at the same time; more seeds wait for their turn. Default 16. Too
@@ -214,6 +224,10 @@ impl Config {
             name: name.into(),
             meta: Bytes::new(),
             protocol,
+            seeds: Vec::new(),
+            seed_retry_interval: Duration::from_secs(30),
+            #[cfg(feature = "dns")]
+            dns: Default::default(),
             default_port: 7946,
             join_concurrency: 16,
             max_inbound_streams: 256,

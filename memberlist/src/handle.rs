@@ -25,6 +25,7 @@ use crate::error::{
     SendError, StartError, UpdateError,
 };
 use crate::events::{Capacity, Subscription};
+use crate::resolve::Resolver;
 use crate::shared::Shared;
 use crate::streams::{StreamContext, send_user_message};
 
@@ -48,6 +49,7 @@ pub(crate) struct Inner<T: Transport> {
     pub(crate) config: Config,
     pub(crate) context: StreamContext,
     pub(crate) join_permits: Semaphore,
+    pub(crate) resolver: Resolver,
 }
 
 impl<T: Transport> Inner<T> {
@@ -96,8 +98,8 @@ impl<T: Transport> Memberlist<T> {
         Builder::new(config).start(transport).await
     }
 
-    pub(crate) fn new(inner: Inner<T>) -> Self {
-        Self { inner: Arc::new(inner) }
+    pub(crate) fn of(inner: Arc<Inner<T>>) -> Self {
+        Self { inner }
     }
 
     // ---- reading ------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ impl<T: Transport> Memberlist<T> {
     /// Joins the cluster of the seeds: all are tried, at the same time, and each has its result.
     ///
     /// A seed is `[name/]host[:port]`: an IP address or a host name, of which every address is
-    /// tried; without a port [`Config::default_port`]; a name says which node is expected there. A seed that is
+    /// tried, up to 256; without a port [`Config::default_port`]; a name says which node is expected there. A seed that is
     /// busy is asked again when it says, or another member that it names, ten times at most, the last one begun within three
     /// [`stream_timeout`](memberlist_protocol::Config::stream_timeout). A
     /// node that has left is alive again by this. Link-local IPv6 addresses (`fe80::…`) do not work:
@@ -357,18 +359,10 @@ impl<T: Transport> Memberlist<T> {
     async fn resolve(&self, seed: &str) -> Result<(Option<NodeId>, Vec<SocketAddr>), SeedError> {
         let address = JoinAddress::parse(seed, self.inner.config.default_port)?;
         let name = address.name().map(NodeId::new).transpose()?;
-        let host = address.host().to_owned();
-        let unresolved = |message: String| SeedError::Resolve { host: host.clone(), message };
-        let mut addrs: Vec<SocketAddr> = tokio::net::lookup_host((address.host(), address.port()))
-            .await
-            .map_err(|error| unresolved(error.to_string()))?
-            .map(memberlist_protocol::canonical)
-            .collect();
-        addrs.sort();
-        addrs.dedup();
-        if addrs.is_empty() {
-            return Err(unresolved("the name has no addresses".to_owned()));
-        }
+        let addrs =
+            self.inner.resolver.addresses(&address).await.map_err(|message| {
+                SeedError::Resolve { host: address.host().to_owned(), message }
+            })?;
         Ok((name, addrs))
     }
 

@@ -14,6 +14,8 @@ use crate::config::{Config, InboundLabel};
 
 // Those that serde knows.
 human_fields!(Config {
+    seeds: plain,
+    seed_retry_interval: words,
     default_port: plain,
     join_concurrency: plain,
     max_inbound_streams: plain,
@@ -35,6 +37,8 @@ const OTHERS: &[&str] = &[
     "encryption",
     #[cfg(feature = "metrics")]
     "metrics",
+    #[cfg(feature = "dns")]
+    "dns",
 ];
 
 /// Meta: a text, or numbers of bytes where it is none.
@@ -87,6 +91,8 @@ impl<'de> Visitor<'de> for ReadConfig {
                 "encryption" => config.encryption = Some(map.next_value()?),
                 #[cfg(feature = "metrics")]
                 "metrics" => config.metrics = map.next_value()?,
+                #[cfg(feature = "dns")]
+                "dns" => config.dns = map.next_value()?,
                 _ if config.read_field(&name, &mut map).map_err(|e| at("", &name, &e))? => {}
                 _ => {
                     map.next_value::<IgnoredAny>()?;
@@ -125,6 +131,8 @@ impl Serialize for Config {
         }
         #[cfg(feature = "metrics")]
         map.serialize_entry("metrics", &self.metrics)?;
+        #[cfg(feature = "dns")]
+        map.serialize_entry("dns", &self.dns)?;
         map.end()
     }
 }
@@ -250,6 +258,56 @@ mod encryption {
             map.serialize_entry("encrypt_outgoing", &self.encrypt_outgoing)?;
             map.serialize_entry("verify_incoming", &self.verify_incoming)?;
             map.serialize_entry("accept_v0", &self.accept_v0)?;
+            map.end()
+        }
+    }
+}
+
+#[cfg(feature = "dns")]
+mod dns {
+    use memberlist_protocol::human::Words;
+
+    use super::*;
+    use crate::dns::Dns;
+
+    const FIELDS: &[&str] = &["servers", "timeout"];
+
+    struct ReadDns;
+
+    impl<'de> Visitor<'de> for ReadDns {
+        type Value = Dns;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("servers and timeout of DNS")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Dns, M::Error> {
+            let (mut dns, mut faults) = (Dns::default(), Faults::default());
+            while let Some(name) = map.next_key::<String>()? {
+                match name.as_str() {
+                    "servers" => dns.servers = map.next_value()?,
+                    "timeout" => dns.timeout = map.next_value::<Words>()?.0,
+                    _ => {
+                        map.next_value::<IgnoredAny>()?;
+                        faults.unknown("dns.", &name, FIELDS);
+                    }
+                }
+            }
+            faults.into_result().map(|()| dns)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Dns {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(ReadDns)
+        }
+    }
+
+    impl Serialize for Dns {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            map.serialize_entry("servers", &self.servers)?;
+            map.serialize_entry("timeout", &Words(self.timeout))?;
             map.end()
         }
     }

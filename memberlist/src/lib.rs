@@ -30,11 +30,14 @@
 
 mod accept;
 pub mod address;
+mod bootstrap;
 mod builder;
 mod check;
 mod command;
 mod config;
 mod delegate;
+#[cfg(feature = "dns")]
+mod dns;
 mod driver;
 mod error;
 mod events;
@@ -51,6 +54,7 @@ mod meter;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod observe;
+mod resolve;
 mod shared;
 mod streams;
 #[doc(hidden)]
@@ -64,6 +68,8 @@ pub use bytes::Bytes;
 pub use config::Encryption;
 pub use config::{Config, InboundLabel};
 pub use delegate::{Delegate, UserMessage};
+#[cfg(feature = "dns")]
+pub use dns::Dns;
 pub use error::{
     Attempt, Closed, JoinError, LeaveError, PingError, ReconfigureError, SeedError, SeedResult,
     SendError, StartError, UpdateError,

@@ -9,6 +9,7 @@
 //! - `tests/hostile.rs` attacks a node with what a network can hold.
 //! - `tests/packet_limits.rs` gives it one that carries little.
 //! - `tests/faulty.rs` gives a node a transport that does not work.
+//! - `tests/seeds.rs` lets nodes find their cluster, by a name server of its own.
 //! - `tests/logging.rs` reads what nodes write into the log, `tests/explain.rs` what they say of each other.
 //! - `tests/metrics.rs` reads what nodes write into a recorder.
 //! - `tests/stress.rs` is a minute of churn.

@@ -90,8 +90,9 @@ impl Membership {
         self.ask_whether_back(peer, incarnation, Purpose::AskToRefute, now);
     }
 
-    /// Who pings is there: if this node holds it for dead it is told so, and refutes. It may have been cut
-    /// off alone, and does not know.
+    /// Who pings is there: if this node holds it for dead, or for one that has left, it is told so, and refutes.
+    /// It may have been cut off alone, or its farewell is somebody else's lie. Who has left pings nobody of its
+    /// own accord, and would say farewell again.
     pub(super) fn tell_the_buried(
         &mut self,
         from: &Peer,
@@ -105,8 +106,12 @@ impl Membership {
             let tombstone = self.tombstones.get(source.node)?;
             Some((&tombstone.node, tombstone.incarnation, tombstone.state))
         });
-        let Some((node, incarnation, NodeState::Dead)) = buried else { return };
-        if self.leaving || node.addr != from.addr || !std::mem::take(&mut answers.old_news) {
+        let Some((node, incarnation, state)) = buried else { return };
+        if state.is_live()
+            || self.leaving
+            || node.addr != from.addr
+            || !std::mem::take(&mut answers.old_news)
+        {
             return;
         }
         let to = Peer::named(node.addr, node.id.clone());

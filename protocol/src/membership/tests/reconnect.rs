@@ -346,10 +346,40 @@ fn a_dead_member_that_pings_is_told_so() {
     }
     assert!(accusations(&mut one).0 <= 32);
     assert!(one.drops(DropReason::TooManyAnswers) >= 68);
-    // Who left is left alone.
+    // Who is held for left and pings has not left, or not by its own word.
     one.receive(2, &[dead("n2", 1, "n2")]);
     one.advance(secs(2));
     one.sent();
     one.receive(2, &[ping(5, "n2", 2)]);
-    assert_eq!(one.sent_first(MessageKind::Suspect), []);
+    assert_eq!(one.sent_first(MessageKind::Suspect).len(), 1);
+}
+
+#[test]
+fn a_forged_farewell_is_contradicted_as_soon_as_its_victim_pings() {
+    for delta_sync in [false, true] {
+        let config = Config { delta_sync, ..quiet() };
+        let mut net = Net::cluster(8, config, 9);
+        net.run(secs(5));
+        // One packet to one member, as if n3 had left.
+        let forged = packet(&[dead("n3", 1, "n3")]);
+        net.call(0, |machine, now| machine.handle_packet(&peer(5), &forged, now).unwrap());
+        net.lose(|_, to, kind| to == 3 && kind == Kind::Packet(MessageKind::Dead));
+        net.until(secs(5), |net| net.state(1, 3) == Some(NodeState::Left)).expect("it is believed");
+        let took = net.until(secs(20), |net| net.agree_on(&[0, 1, 2, 3, 4, 5, 6, 7]));
+        assert!(took.is_some(), "delta_sync {delta_sync}");
+    }
+}
+
+#[test]
+fn who_has_left_stays_so_though_it_pings_by_hand() {
+    let mut net = Net::cluster(4, quiet(), 9);
+    net.call(3, |machine, now| machine.leave(now));
+    net.until(secs(10), |net| (0..3).all(|i| net.state(i, 3) == Some(NodeState::Left))).unwrap();
+    for _ in 0..20 {
+        net.call(3, |machine, now| machine.ping(Peer::named(addr(0), id(0)), now));
+        net.run(secs(1));
+    }
+    assert!((0..3).all(|i| net.state(i, 3).is_none_or(|state| state == NodeState::Left)));
+    let said = net.log.iter().filter(|(from, _)| *from == 3).count();
+    assert!(said < 100, "{said} packets for twenty pings");
 }
