@@ -6,6 +6,8 @@ use crate::Config;
 
 const TUNING: &str = include_str!("tuning.md");
 
+const NOWHERE: [String; 0] = [];
+
 /// The fields of a struct with their values, from how it is shown in many lines; a value of several lines
 /// is left out.
 fn fields(shown: &impl Debug) -> Vec<(String, String)> {
@@ -43,12 +45,11 @@ fn every_setting_is_on_the_page_about_tuning() {
     assert!(fields(&config).len() >= 13, "{:?}", fields(&config));
     assert!(fields(&config.protocol).len() >= 34, "{:?}", fields(&config.protocol));
     assert_eq!(fields(&config.protocol.lifeguard).len(), 3);
-    let nowhere: [String; 0] = [];
-    assert_eq!(unnamed(fields(&config)), nowhere);
-    assert_eq!(unnamed(fields(&config.protocol)), nowhere);
-    assert_eq!(unnamed(fields(&config.protocol.lifeguard)), nowhere);
+    assert_eq!(unnamed(fields(&config)), NOWHERE);
+    assert_eq!(unnamed(fields(&config.protocol)), NOWHERE);
+    assert_eq!(unnamed(fields(&config.protocol.lifeguard)), NOWHERE);
     #[cfg(feature = "metrics")]
-    assert_eq!(unnamed(fields(&config.metrics)), nowhere);
+    assert_eq!(unnamed(fields(&config.metrics)), NOWHERE);
 }
 
 #[cfg(feature = "encryption")]
@@ -59,7 +60,7 @@ fn every_setting_of_encryption_is_named() {
     let key = SecretKey::generate(KeySize::Bits128).unwrap();
     let encryption = fields(&crate::Encryption::new(Keyring::new(key)));
     assert!(encryption.len() >= 5, "{encryption:?}");
-    assert_eq!(unnamed(encryption), [String::new(); 0]);
+    assert_eq!(unnamed(encryption), NOWHERE);
 }
 
 #[test]
