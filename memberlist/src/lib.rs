@@ -21,6 +21,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The manual is [`guide`]: concepts with pictures, a first cluster, security, tuning, and the way over from
+//! Go memberlist and other crates. The way into the reference:
+//!
 //! - [`Memberlist`]: the handle: join, leave, read, send, broadcast, subscribe.
 //! - [`Config`]: settings with presets for LAN, WAN and one machine.
 //! - [`Delegate`]: what the application may decide, provide and observe.
@@ -41,6 +44,8 @@ mod dns;
 mod driver;
 mod error;
 mod events;
+#[cfg(any(doc, doctest, test))]
+pub mod guide;
 mod handle;
 #[cfg(feature = "serde")]
 mod human;
