@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Health {
         reply: oneshot::Sender<Health>,
     },
+    RoundTrips {
+        reply: oneshot::Sender<Vec<(NodeId, Duration)>>,
+    },
     Shutdown {
         reply: oneshot::Sender<()>,
     },

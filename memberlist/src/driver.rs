@@ -340,6 +340,9 @@ impl<T: Transport> Driver<T> {
             Command::Stats { reply } => drop(reply.send(*self.machine.stats())),
             Command::Explain { name, reply } => drop(reply.send(self.machine.explain(&name, now))),
             Command::Health { reply } => drop(reply.send(self.machine.health(now))),
+            Command::RoundTrips { reply } => {
+                drop(reply.send(self.machine.round_trips().collect()));
+            }
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
             #[cfg(feature = "encryption")]
             Command::HandOver(newcomer) => self.hand_over(newcomer),
