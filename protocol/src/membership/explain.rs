@@ -210,7 +210,8 @@ impl Explanation {
 
     fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let death = |f: &mut fmt::Formatter<'_>, death: Option<&Death>| match death {
-            Some(death) => writeln!(f, "It {death}."),
+            Some(death) if death.left => writeln!(f, "It {death}."),
+            Some(death) => writeln!(f, "It was {death}."),
             None => Ok(()),
         };
         if let Some(member) = &self.member {

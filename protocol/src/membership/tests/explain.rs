@@ -58,7 +58,7 @@ fn a_crashed_member_is_unreachable_and_then_dead_for_a_reason() {
     let dead = net.hosts[0].machine.explain("n3", net.now).unwrap();
     assert_eq!(dead.suspicion, None);
     assert!(dead.forgotten_at.is_some_and(|at| at > net.now));
-    assert!(dead.to_string().contains("It declared dead by"), "{dead}");
+    assert!(dead.to_string().contains("It was declared dead by"), "{dead}");
 
     net.until(secs(120), |net| net.state(0, 3).is_none()).expect("it is forgotten");
     let gone = net.hosts[0].machine.explain("n3", net.now).unwrap();
