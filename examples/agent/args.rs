@@ -63,6 +63,12 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Show this node to browsers at http://ADDR:PORT/, and its metrics to Prometheus at /metrics; port 0
+    /// finds a free one. Nothing can be changed there, but there is NO AUTHENTICATION: whoever can
+    /// connect sees the names, addresses and meta of all members. Prefer 127.0.0.1
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+
     #[command(flatten)]
     tls: TlsFlags,
 
@@ -166,6 +172,11 @@ impl Args {
             Preset::Local => Config::local,
         };
         preset(self.name.as_str()).with_meta(self.meta())
+    }
+
+    /// The name of this node.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What every member gets to know.
