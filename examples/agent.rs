@@ -21,6 +21,8 @@
 //!
 //! With `--wire hashicorp` it takes part in a cluster of Go memberlist's nodes, such as a Serf pool.
 //!
+//! With `--http` it shows itself to browsers, live, and its metrics to Prometheus.
+//!
 //! It reads commands from standard input, one a line and one after another (`help` lists them), and
 //! writes what happens and what it answers to standard output: aligned text, or with `--json` one
 //! object a line. Logs go to standard error; `RUST_LOG` says which (default `warn`). The end of the
@@ -42,10 +44,16 @@ mod certs;
 mod command;
 #[path = "agent/config_file.rs"]
 mod config_file;
+#[path = "agent/exporter.rs"]
+mod exporter;
+#[path = "agent/http.rs"]
+mod http;
 #[path = "agent/input.rs"]
 mod input;
 #[path = "agent/keys.rs"]
 mod keys;
+#[path = "agent/listener.rs"]
+mod listener;
 #[path = "agent/node.rs"]
 mod node;
 #[path = "agent/output.rs"]
@@ -62,10 +70,13 @@ mod signals;
 mod tls;
 #[path = "agent/transport.rs"]
 mod transport;
+#[path = "agent/watch.rs"]
+mod watch;
 #[path = "agent/wire.rs"]
 mod wire;
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +92,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::args::{Args, Refusal, Settings, Task};
+use crate::http::{Http, Server};
 use crate::node::{Agent, Stop, report_events, report_messages};
 use crate::output::{Output, Writer};
 use crate::report::{Report, lossy};
@@ -139,18 +151,30 @@ async fn run(args: &Args, settings: Settings, log: LogLevel) -> Result<ExitCode,
 /// The life of a node, over any transport.
 async fn serve<T: AgentTransport>(
     args: &Args,
-    config: Config,
+    mut config: Config,
     transport: T,
     files: Option<TlsFiles>,
     mut signals: Signals,
     log: LogLevel,
 ) -> Result<ExitCode, String> {
+    let http = match args.http {
+        Some(at) => Some(Http::bind(at, &config.name, &config.label).await?),
+        None => None,
+    };
+    if let Some(http) = &http {
+        let labels = std::mem::take(&mut config.metrics.labels);
+        config.metrics = http.metrics();
+        if !labels.is_empty() {
+            config.metrics.labels = labels;
+        }
+    }
     let (output, writer) = Output::start(args.json);
     let state = args.wire.state(output.clone());
     let label = config.label.clone();
     let (builder, messages) = Builder::new(config).delegate(state).messages();
     let node = builder.start(transport).await.map_err(|error| error.to_string())?;
-    output.tell(ready(args, label, &node).await).await;
+    output.tell(ready(args, label, &node, http.as_ref().map(Http::addr)).await).await;
+    let page = http.map(|http| http.serve(node.clone())).transpose()?;
     let reporters = [
         tokio::spawn(report_events(node.subscribe(), node.name().to_owned(), output.clone())),
         tokio::spawn(report_messages(messages, node.clone(), output.clone())),
@@ -166,11 +190,16 @@ async fn serve<T: AgentTransport>(
     let stop = agent.serve(&args.join, &mut lines, &mut signals).await;
     // The writer ends when nothing holds the output any more.
     watch.iter().for_each(JoinHandle::abort);
-    let status = end(agent, stop, &mut signals, &output, reporters).await;
+    let status = end(agent, stop, &mut signals, &output, (reporters, page)).await;
     Ok(finish(output, writer).await.unwrap_or(status))
 }
 
-async fn ready<T: AgentTransport>(args: &Args, label: String, node: &Memberlist<T>) -> Report {
+async fn ready<T: AgentTransport>(
+    args: &Args,
+    label: String,
+    node: &Memberlist<T>,
+    http: Option<SocketAddr>,
+) -> Report {
     let meta = node.own().map(|own| own.node.meta.clone()).unwrap_or_default();
     let format = node.settings().await.map(|settings| settings.wire_format).unwrap_or_default();
     let primary = node.keys().and_then(|keys| keys.local().into_iter().next());
@@ -184,6 +213,7 @@ async fn ready<T: AgentTransport>(args: &Args, label: String, node: &Memberlist<
         tags: serf::decode(&meta),
         label,
         key: primary.map(|key| key.fingerprint.to_string()),
+        http,
     }
 }
 
@@ -194,7 +224,7 @@ async fn end<T: AgentTransport>(
     stop: Stop,
     signals: &mut Signals,
     output: &Output,
-    reporters: [JoinHandle<()>; 2],
+    (reporters, page): ([JoinHandle<()>; 2], Option<Server>),
 ) -> ExitCode {
     let name = agent.name().to_owned();
     if let Stop::Signal(signal) = stop {
@@ -214,6 +244,9 @@ async fn end<T: AgentTransport>(
         }
     }
     agent.shutdown().await;
+    if let Some(page) = page {
+        page.end().await;
+    }
     // The reporters end with the node, after the last event.
     for mut reporter in reporters {
         if timeout(LAST_LINES, &mut reporter).await.is_err() {

@@ -59,7 +59,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR:PORT")]
     advertise: Option<SocketAddr>,
 
-    /// A running member to join, as [name/]host[:port]; may be given several times
+    /// A running member to join, as [name/]host[:port]; may be given several times. Tried again as long as
+    /// this node is alone, names looked up anew
     #[arg(long, value_name = "ADDR")]
     pub(crate) join: Vec<String>,
 
@@ -74,6 +75,12 @@ pub(crate) struct Args {
     /// Write one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Show this node to browsers at http://ADDR:PORT/, and its metrics to Prometheus at /metrics; port 0
+    /// finds a free one. Nothing can be changed there, but there is NO AUTHENTICATION: whoever can
+    /// connect sees the names, addresses and meta of all members. Prefer 127.0.0.1
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
 
     #[command(flatten)]
     tls: TlsFlags,
@@ -183,6 +190,8 @@ impl Args {
         let mut config = self.plain_config().map_err(Refusal::bad)?;
         self.security.apply(&mut config).map_err(Refusal::bad)?;
         self.wire.apply(&mut config);
+        // In the file there may be others.
+        config.seeds.extend(self.join.iter().cloned());
         Ok(Settings { config, transport })
     }
 
@@ -225,6 +234,9 @@ impl Args {
         }
         if let Some(addr) = self.advertise {
             put("advertise", addr.to_string().into());
+        }
+        if let Some(addr) = self.http {
+            put("http", addr.to_string().into());
         }
         put("join", self.join.clone().into());
         put("json", self.json.into());

@@ -166,7 +166,10 @@ impl<T: AgentTransport> Agent<T> {
                 Ok(health) => Report::health(self.name(), &health),
                 Err(error) => Report::error(Some("health"), error),
             },
-            Command::Stats => self.stats().await,
+            Command::Stats => match counts(&self.node).await {
+                Ok(counts) => Report::Stats(counts),
+                Err(error) => Report::error(Some("stats"), error),
+            },
             Command::Settings => match self.node.settings().await {
                 Ok(settings) => Report::settings(&settings),
                 Err(error) => Report::error(Some("settings"), error),
@@ -234,23 +237,6 @@ impl<T: AgentTransport> Agent<T> {
         }
     }
 
-    async fn stats(&self) -> Report {
-        let node = &self.node;
-        let own_drops = [
-            ("messages_dropped", node.messages_dropped()),
-            ("streams_refused", node.streams_refused()),
-        ];
-        match node.stats().await {
-            Ok(stats) => Report::Stats(Counts::new(
-                (node.name().to_owned(), node.health_score(), node.member_count()),
-                &stats,
-                node.transport().counts(),
-                own_drops,
-            )),
-            Err(error) => Report::error(Some("stats"), error),
-        }
-    }
-
     /// Every seed that fails has its line, whether others succeed or not.
     async fn join(&self, command: &'static str, seeds: &[String]) {
         let results = match self.node.join(seeds).await {
@@ -277,6 +263,20 @@ impl<T: AgentTransport> Agent<T> {
         };
         self.output.tell(answer).await;
     }
+}
+
+/// What the node and its transport have counted.
+pub(crate) async fn counts<T: AgentTransport>(node: &Memberlist<T>) -> Result<Counts, Closed> {
+    let own_drops = [
+        ("messages_dropped", node.messages_dropped()),
+        ("streams_refused", node.streams_refused()),
+    ];
+    Ok(Counts::new(
+        (node.name().to_owned(), node.health_score(), node.member_count()),
+        &node.stats().await?,
+        node.transport().counts(),
+        own_drops,
+    ))
 }
 
 fn why_not(seed: &SeedResult) -> String {
@@ -353,7 +353,7 @@ fn sender_of<T: AgentTransport>(message: &UserMessage, node: &Memberlist<T>) -> 
     at_address.next().is_none().then(|| first.id().to_string())
 }
 
-fn event_report(event: Event) -> Option<Report> {
+pub(crate) fn event_report(event: Event) -> Option<Report> {
     Some(match event {
         Event::Snapshot { members, missed } => {
             Report::Snapshot { missed, members: members.iter().map(MemberReport::from).collect() }

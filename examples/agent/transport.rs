@@ -37,6 +37,12 @@ pub(crate) trait AgentTransport: Transport {
     /// What it counted, by name.
     fn counts(&self) -> Vec<(&'static str, u64)>;
 
+    /// Writes what it counted to the recorder that is in use.
+    fn record_metrics(&self) {}
+
+    /// Tells that recorder what it will be given.
+    fn describe_metrics(&self) {}
+
     /// Shows and trusts other certificates from now on. After an error nothing has changed.
     fn reload_tls(&self, tls: TlsConfig) -> Result<(), String>;
 }
@@ -68,6 +74,14 @@ impl AgentTransport for QuicTransport {
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
         self.stats().counts().collect()
+    }
+
+    fn record_metrics(&self) {
+        self.record_metrics();
+    }
+
+    fn describe_metrics(&self) {
+        self.describe_metrics();
     }
 
     fn reload_tls(&self, tls: TlsConfig) -> Result<(), String> {

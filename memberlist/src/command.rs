@@ -78,6 +78,9 @@ pub(crate) enum Command {
         settings: Box<Config>,
         reply: oneshot::Sender<Result<(), ReconfigureError>>,
     },
+    RoundTrips {
+        reply: oneshot::Sender<Vec<(NodeId, Duration)>>,
+    },
     Shutdown {
         reply: oneshot::Sender<()>,
     },

@@ -325,6 +325,9 @@ impl<T: Transport> Driver<T> {
             Command::Reconfigure { settings, reply } => {
                 let _ = reply.send(self.machine.reconfigure(*settings, now));
             }
+            Command::RoundTrips { reply } => {
+                drop(reply.send(self.machine.round_trips().collect()));
+            }
             Command::Shutdown { reply } => return Flow::Shutdown(Some(reply)),
             #[cfg(feature = "encryption")]
             Command::HandOver(newcomer) => self.hand_over(newcomer),

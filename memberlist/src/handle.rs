@@ -262,6 +262,15 @@ impl<T: Transport> Memberlist<T> {
         Ok(self.ask(|reply| Command::Reconfigure { settings, reply }).await??)
     }
 
+    /// The last round trip of a direct ping by this node, of each known member that ever answered one:
+    /// what [`explain`](Self::explain) says of one member, of all at once.
+    ///
+    /// # Errors
+    /// After shutdown.
+    pub async fn round_trips(&self) -> Result<Vec<(NodeId, Duration)>, Closed> {
+        self.ask(|reply| Command::RoundTrips { reply }).await
+    }
+
     /// What is remembered of a member that was forgotten (it had been dead or left for
     /// [`gossip_to_the_dead_time`](memberlist_protocol::Config::gossip_to_the_dead_time)): when and
     /// why it went. Nothing if it never was, is back, or is not among the last

@@ -14,15 +14,21 @@ use super::catalogue::{CATALOGUE, Metric, MetricKind, find};
 use crate::config::Config;
 use crate::meter::{OWN_DROPS, Role, Sample, Stamp};
 
+/// How a count or a gauge is read.
+type ReadCount = fn(&Stats) -> u64;
+type ReadGauge = fn(&Sample<'_>) -> f64;
+/// Values of one label, each with how it is read.
+type ByLabel<R> = (&'static str, &'static str, &'static [(&'static str, R)]);
+
 /// Where a counter takes its value from.
 enum Counted {
-    Stats(fn(&Stats) -> u64),
+    Stats(ReadCount),
     /// Of the label's value of that index.
     Indexed(fn(&Sample<'_>, usize) -> u64, usize),
 }
 
 /// Counters without labels.
-const PLAIN: &[(&str, fn(&Stats) -> u64)] = &[
+const PLAIN: &[(&str, ReadCount)] = &[
     ("memberlist.members.reaped", |s| s.reaped),
     ("memberlist.refutations", |s| s.refutations),
     ("memberlist.reconnects.tried", |s| s.reconnects),
@@ -51,7 +57,7 @@ const PLAIN: &[(&str, fn(&Stats) -> u64)] = &[
 ];
 
 /// Counters of a label with a value each.
-const LABELLED: &[(&str, &str, &[(&str, fn(&Stats) -> u64)])] = &[
+const LABELLED: &[ByLabel<ReadCount>] = &[
     (
         "memberlist.news.accepted",
         "kind",
@@ -111,7 +117,7 @@ const LABELLED: &[(&str, &str, &[(&str, fn(&Stats) -> u64)])] = &[
 ];
 
 /// Gauges of a label with a value each.
-const GAUGES: &[(&str, &str, &[(&str, fn(&Sample<'_>) -> f64)])] = &[
+const GAUGES: &[ByLabel<ReadGauge>] = &[
     (
         "memberlist.queue.items",
         "queue",
@@ -210,7 +216,7 @@ struct Instruments {
     /// With what was written so far. Only what is added is, so that nodes of one process may share a
     /// counter, and one that is started again goes on with it.
     counters: Vec<(Counter, Counted, AtomicU64)>,
-    gauges: Vec<(Gauge, fn(&Sample<'_>) -> f64)>,
+    gauges: Vec<(Gauge, ReadGauge)>,
     members: Vec<Gauge>,
     streams_open: Pair<Gauge>,
     keys: Mutex<HashMap<String, [(Counter, AtomicU64); 2]>>,
@@ -464,8 +470,8 @@ fn counters(registry: &Registry<'_>) -> Vec<(Counter, Counted)> {
     all
 }
 
-fn gauges(registry: &Registry<'_>) -> Vec<(Gauge, fn(&Sample<'_>) -> f64)> {
-    let plain: [(&'static str, fn(&Sample<'_>) -> f64); 3] = [
+fn gauges(registry: &Registry<'_>) -> Vec<(Gauge, ReadGauge)> {
+    let plain: [(&'static str, ReadGauge); 3] = [
         ("memberlist.health.score", |s| f64::from(s.gauges.health_score)),
         ("memberlist.view.unconfirmed", |s| s.gauges.view_unconfirmed.as_secs_f64()),
         ("memberlist.keys", |s| s.keys.len() as f64),

@@ -624,6 +624,11 @@ impl Membership {
         self.members.get(name).map(Record::to_member)
     }
 
+    /// The last round trip of a direct ping, of each known member that ever answered one.
+    pub fn round_trips(&self) -> impl Iterator<Item = (NodeId, Duration)> + '_ {
+        self.members.iter().filter_map(|record| Some((record.node.id.clone(), record.rtt()?)))
+    }
+
     /// How many members are alive or suspect, this node included (while it has not left).
     pub fn live_members(&self) -> usize {
         self.members.live()

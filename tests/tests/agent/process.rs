@@ -28,7 +28,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program, and waits until it says that it is ready. What it writes to standard
     /// error is shown, unless the command wants it piped.
-    pub(crate) fn spawn(name: &'static str, mut command: Command) -> Self {
+    pub(crate) fn spawn(name: &'static str, command: Command) -> Self {
+        Self::spawn_with(name, command).0
+    }
+
+    /// The same, with what it said then.
+    pub(crate) fn spawn_with(name: &'static str, mut command: Command) -> (Self, Value) {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
         let lines = lines_of(output);
@@ -38,7 +43,7 @@ impl Process {
         let ready = process.event("ready");
         assert_eq!(ready["name"], name);
         process.addr = ready["addr"].as_str().unwrap().to_owned();
-        process
+        (process, ready)
     }
 
     pub(crate) fn say(&mut self, line: &str) {

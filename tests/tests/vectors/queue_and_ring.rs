@@ -42,7 +42,7 @@ fn run_queue(case: &Case) -> Outcome {
             true
         };
         let space = Space { dialect: Dialect::Native, overhead, budget };
-        queue.take(space, u32::MAX, |_| Some(limit), take, |_| {});
+        queue.take(space, (u32::MAX, |_: &_| true), |_| Some(limit), take, |_| {});
         got.push(json!({ "got": taken, "left": queue.len() }));
     }
     Ok(case.compare(&case.expect, &Value::Array(got)))

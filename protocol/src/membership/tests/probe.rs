@@ -79,6 +79,7 @@ fn an_ack_ends_the_probe_and_tells_the_round_trip() {
     let node = one.machine.member("n1").unwrap().node;
     let payload = Bytes::from_static(b"load 3");
     assert_eq!(one.events(), [Event::PingCompleted { node, rtt: ms(20), payload }]);
+    assert_eq!(one.machine.round_trips().collect::<Vec<_>>(), [(id(1), ms(20))]);
     // Nothing follows: no relays, no suspicion.
     one.advance(ms(900));
     assert_eq!((one.sent().len(), one.events().len()), (0, 0));
