@@ -13,6 +13,7 @@
 //! | [`from_go`] | What is what, coming from Go memberlist? |
 //! | [`from_other_crates`] | What is what, coming from another Rust crate? |
 //! | [`writing_a_transport`] | How do I carry the bytes over something else? |
+//! | [`operating`] | Settings from a file, metrics, alerts, the log: is it well, and why is it not? |
 //! | [`testing`] | How do I test my application with clusters in one process? |
 //!
 //! Every Rust snippet is compiled, and run where it needs no network beyond loopback. The reference is at
@@ -51,6 +52,9 @@ pub mod from_other_crates {}
 
 #[doc = include_str!("writing_a_transport.md")]
 pub mod writing_a_transport {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

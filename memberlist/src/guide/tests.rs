@@ -50,6 +50,8 @@ fn every_setting_is_on_the_page_about_tuning() {
     assert_eq!(unnamed(fields(&config.protocol.lifeguard)), NOWHERE);
     #[cfg(feature = "metrics")]
     assert_eq!(unnamed(fields(&config.metrics)), NOWHERE);
+    #[cfg(feature = "dns")]
+    assert_eq!(unnamed(fields(&config.dns)), NOWHERE);
 }
 
 #[cfg(feature = "encryption")]
@@ -87,4 +89,22 @@ fn the_defaults_on_the_page_are_those_of_the_presets() {
             assert_eq!(plain(&row[0]), value, "{field}");
         }
     }
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn the_table_of_metrics_is_the_catalogue() {
+    use crate::metrics::CATALOGUE;
+
+    let row = |metric: &crate::metrics::Metric| {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (kind, unit) = (metric.kind.as_str(), metric.unit.as_str());
+        let (name, labels) = (metric.name, labels.join(", "));
+        format!("| `{name}` | {kind} | {unit} | {labels} | {} | {} |", metric.help, metric.go)
+    };
+    let wanted: Vec<String> = CATALOGUE.iter().map(row).collect();
+    let page = include_str!("operating.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `memberlist.")).collect();
+    let rows: Vec<&str> = rows.into_iter().filter(|line| line.matches(" | ").count() == 5).collect();
+    assert_eq!(rows, wanted);
 }
