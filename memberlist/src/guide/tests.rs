@@ -105,6 +105,7 @@ fn the_table_of_metrics_is_the_catalogue() {
     let wanted: Vec<String> = CATALOGUE.iter().map(row).collect();
     let page = include_str!("operating.md");
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `memberlist.")).collect();
-    let rows: Vec<&str> = rows.into_iter().filter(|line| line.matches(" | ").count() == 5).collect();
+    let rows: Vec<&str> =
+        rows.into_iter().filter(|line| line.matches(" | ").count() == 5).collect();
     assert_eq!(rows, wanted);
 }

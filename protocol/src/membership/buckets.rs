@@ -48,7 +48,8 @@ pub(super) fn order_for(members: usize) -> u8 {
 impl Membership {
     /// Walks both lists of each bucket. Members of one mark are told apart by their order: where two share
     /// one, too much may be sent, or too little until the next sync, which is keyed anew.
-    pub(super) fn difference(&self, listing: &Listing) -> Difference {
+    /// `shown` are the digests that this node showed.
+    pub(super) fn difference(&self, listing: &Listing, shown: &[u16]) -> Difference {
         let listed: BTreeMap<u16, &[Mark]> =
             listing.buckets.iter().map(|(bucket, marks)| (*bucket, marks.as_slice())).collect();
         let of_listed = |bucket: u16| listed.contains_key(&bucket);
@@ -83,9 +84,12 @@ impl Membership {
             if wanted > 0 {
                 difference.wanted_count += wanted;
                 difference.wanted.push((bucket, places));
-            } else if difference.records.len() == before {
-                // It differs, and the marks do not show in what: a byte does not tell incarnations apart
-                // that are 256 from each other.
+            } else if difference.records.len() == before
+                && shown.get(usize::from(bucket))
+                    == Some(&self.digest_of(listing.partitioning, ours))
+            {
+                // It still differs, and the marks do not show in what: a byte does not tell incarnations
+                // apart that are 256 from each other.
                 difference.records.extend(ours.iter().map(|(_, at)| self.snapshot(*at)));
             }
         }
@@ -173,6 +177,15 @@ impl Membership {
             incarnation: record.incarnation(),
             state: record.state(),
         }
+    }
+
+    /// The digest of one bucket's members.
+    fn digest_of(&self, partitioning: Partitioning, members: &[(Mark, usize)]) -> u16 {
+        members.iter().fold(0, |digest, (_, position)| {
+            let record = self.members.at(*position);
+            let (id, incarnation) = (record.node.id.as_str(), record.incarnation());
+            digest.wrapping_add(hash((partitioning.salt, STATE_KEY), id, incarnation) as u16)
+        })
     }
 
     pub(super) fn bucket_digests(&self, partitioning: Partitioning) -> Vec<u16> {

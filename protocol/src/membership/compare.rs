@@ -52,6 +52,8 @@ pub(super) struct Running {
     /// The digests of both views when it began.
     pub(super) views: (u64, u64),
     partitioning: Partitioning,
+    /// What this node showed of its buckets.
+    digests: Vec<u16>,
     by_packet: bool,
     /// The stream on which a step is asked.
     stream: Option<OperationId>,
@@ -90,10 +92,12 @@ impl Membership {
         let order = order_for(self.members.live());
         let partitioning = Partitioning { salt: self.rng.random(), order };
         let mut body = Vec::new();
-        sync::write_digests(partitioning, &self.bucket_digests(partitioning), &mut body);
+        let digests = self.bucket_digests(partitioning);
+        sync::write_digests(partitioning, &digests, &mut body);
         self.stats.syncs += 1;
         let (stream, listed, found_much) = (None, false, false);
-        let running = Running { peer, views, partitioning, by_packet, stream, listed, found_much };
+        let running =
+            Running { peer, views, partitioning, digests, by_packet, stream, listed, found_much };
         self.ask_step(running, body, now);
     }
 
@@ -169,7 +173,8 @@ impl Membership {
 
     /// The peer has listed its members in the differing buckets.
     fn compare(&mut self, mut running: Running, listing: &Listing, now: Instant) {
-        let Difference { records, wanted, wanted_count } = self.difference(listing);
+        let Difference { records, wanted, wanted_count } =
+            self.difference(listing, &running.digests);
         let found = records.len() + wanted_count;
         if found == 0 {
             return self.sync_ended(running, true, now);

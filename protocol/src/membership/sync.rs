@@ -5,8 +5,9 @@
 //! digests, a node begins a sync
 //!
 //! ```text
-//! if d(A) ≠ d(B) was shown, and nobody else showed d(A) for w to 1.5 w;
-//! with one member at one d(A), d(B):  again only after 2 w, 4 w, 8 w, 16 w, 16 w ...
+//! if d(A) ≠ d(B) was shown, and nobody else showed d(A) for w to 1.5 w
+//! (in a crowd, where A has changed 8 times and more, 3 have to show it);
+//! with one member at one d(A), d(B):  a third time only after 2 w, then 4 w, 8 w, 16 w, 16 w ...
 //! with all together:                  at most 20 times in 10 s
 //! ```
 //!
@@ -38,8 +39,12 @@ use crate::wire::{Dialect, WireFormat};
 const MOST_BEGUN: (u32, Duration) = (20, Duration::from_secs(10));
 /// How many times the patience the time between two attempts may become, as a power of two.
 const MOST_DOUBLINGS: u32 = 4;
-/// Members that are asked for their view at a time.
-const ASKED: usize = 2;
+/// Members that are asked for their view at a time, and in a crowd.
+const ASKED: (usize, usize) = (2, 4);
+/// So many changes of the view since it was confirmed make a crowd.
+const CROWD: u32 = 8;
+/// Then so many different members have to show an equal one: two that came together may both lack a third.
+const CONFIRMED_IN_CROWD: usize = 3;
 /// So many syncs that found much are followed by another at once, at most.
 const MOST_QUICK: u32 = 8;
 /// Members of whom is remembered that comparing did not help.
@@ -62,6 +67,10 @@ pub(super) struct DeltaSync {
     partner: Option<(NodeId, u64)>,
     /// Whose equal one has counted last.
     agreed_by: Option<NodeId>,
+    /// How often the own view has changed since it was confirmed, and who has shown an equal one since it
+    /// last did.
+    changes: u32,
+    confirmed_by: Vec<NodeId>,
     timer: Option<TimerKey>,
     /// Between the last attempt and the next.
     pause: Duration,
@@ -104,6 +113,8 @@ impl DeltaSync {
             asked: false,
             partner: None,
             agreed_by: None,
+            changes: 0,
+            confirmed_by: Vec::new(),
             timer: None,
             pause: Duration::ZERO,
             quick_left: MOST_QUICK,
@@ -128,10 +139,12 @@ impl DeltaSync {
         self.seen = view;
     }
 
-    /// How many syncs in a row with this member had no effect.
-    fn trouble_with(&self, member: &NodeId) -> u32 {
-        let of = self.troubles.iter().find(|trouble| trouble.member == *member);
-        of.map_or(0, |trouble| trouble.count)
+    /// How many syncs in a row with this member, between these views, were seen to have had no effect.
+    fn trouble_with(&self, member: &NodeId, views: (u64, u64)) -> u32 {
+        let of = self.troubles.iter().find(|trouble| {
+            trouble.member == *member && (trouble.unanswered || trouble.views == views)
+        });
+        of.map_or(0, |trouble| trouble.count - 1)
     }
 
     /// Whether comparing with this member, between these views, has not helped lately.
@@ -190,8 +203,9 @@ impl Membership {
             return;
         }
         // Rather one with whom comparing has helped, or was not tried.
-        let trouble = |member: &NodeId| self.sync.trouble_with(member);
-        let better = |(partner, _): &(NodeId, u64)| trouble(partner) < trouble(from);
+        let trouble = |member: &NodeId, theirs| self.sync.trouble_with(member, (own, theirs));
+        let better =
+            |(partner, theirs): &(NodeId, u64)| trouble(partner, *theirs) < trouble(from, digest);
         if !self.sync.partner.as_ref().is_some_and(better) {
             self.sync.partner = Some((from.clone(), digest));
         }
@@ -212,6 +226,8 @@ impl Membership {
     pub(super) fn watch_view(&mut self, now: Instant) {
         if self.sync.seen != self.members.view() {
             self.sync.seen = self.members.view();
+            self.sync.changes = self.sync.changes.saturating_add(1);
+            self.sync.confirmed_by.clear();
             self.doubt_view(now);
         }
     }
@@ -231,7 +247,12 @@ impl Membership {
         if self.sync.partner.is_some() && self.sync.agreed_by.as_ref() == Some(from) {
             return;
         }
+        if !self.is_confirmed(from) {
+            return;
+        }
         self.sync.agreed_by = Some(from.clone());
+        self.sync.changes = 0;
+        self.sync.confirmed_by.clear();
         self.sync.differs_since = None;
         self.sync.partner = None;
         self.sync.asked = false;
@@ -240,6 +261,18 @@ impl Membership {
         if self.sync.running.is_none() {
             self.sync.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
         }
+    }
+
+    /// Whether an equal view that this member shows is enough, after so many changes.
+    fn is_confirmed(&mut self, from: &NodeId) -> bool {
+        if self.sync.changes < CROWD {
+            return true;
+        }
+        if !self.sync.confirmed_by.contains(from) {
+            self.sync.confirmed_by.push(from.clone());
+        }
+        let wanted = CONFIRMED_IN_CROWD.min(self.members.live().saturating_sub(1));
+        self.sync.confirmed_by.len() >= wanted
     }
 
     /// The next attempt is due after this, give or take.
@@ -306,8 +339,9 @@ impl Membership {
         }
         trouble.count = trouble.count.saturating_add(1);
         (trouble.views, trouble.unanswered) = (views, !answered);
-        let doublings = trouble.count.min(MOST_DOUBLINGS);
-        trouble.until = now + patience.saturating_mul(1 << doublings);
+        // One that helps is often followed by another at once: only what is repeated is futile.
+        let doublings = (trouble.count - 1).min(MOST_DOUBLINGS);
+        trouble.until = now + patience.saturating_mul((1 << doublings) & !1);
         self.sync.fruitless = match self.sync.tried == views.0 {
             true => self.sync.fruitless.saturating_add(1),
             false => 1,
@@ -343,7 +377,8 @@ impl Membership {
     /// Nobody has shown its view since this node's has changed: asks some who may.
     fn ask_some(&mut self, now: Instant) {
         let (own, mixed) = (&self.id, self.config.wire_format == WireFormat::Mixed);
-        let chosen = self.members.next_in_ring(ASKED, |record| {
+        let asked = if self.sync.changes < CROWD { ASKED.0 } else { ASKED.1 };
+        let chosen = self.members.next_in_ring(asked, |record| {
             record.state() == NodeState::Alive
                 && record.node.id != *own
                 && record.shows_view != Some(false)

@@ -59,13 +59,13 @@ fn main() -> ExitCode {
                 convergence::report(&convergence::run(&sizes, effort))
             })
         }
-        Command::Dissemination { parts, grid, shared } => {
+        Command::Dissemination { parts, grid, nodes, shared } => {
             let parts = match parts.as_slice() {
                 [] => dissemination::Part::ALL.to_vec(),
                 parts => parts.iter().map(|part| part.part()).collect(),
             };
             let grid = grid.dissemination();
-            experiment(shared, stop, |effort| dissemination::run(&parts, grid, effort))
+            experiment(shared, stop, |effort| dissemination::run(&parts, grid, nodes, effort))
         }
         Command::Scale { nodes, seconds, mass_join, shared } => {
             let task = match mass_join {

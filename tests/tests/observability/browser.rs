@@ -107,6 +107,6 @@ fn a_death_is_told(page: &mut Browser) {
     page.until("b dead", &is("b", "dead"));
     page.until("the event", &told("dead b"));
     let why = "document.querySelector('tr.why .words').innerText";
-    page.until("the death in the explanation", &format!("{why}.includes('is dead since')"));
+    page.until("the death in the explanation", &format!("{why}.includes('has been dead for')"));
     page.until("one dead in the count", "document.getElementById('count-dead').innerText === '1'");
 }

@@ -58,7 +58,9 @@ fn the_state_tells_of_members_health_and_counts() {
 
     let why = get(&http, "/explain/b");
     assert_eq!(why.header("content-type"), Some("text/plain; charset=utf-8"));
-    assert!(why.status == 200 && why.body.contains("b at ") && why.body.contains("is alive since"));
+    assert!(
+        why.status == 200 && why.body.contains("b at ") && why.body.contains("has been alive for")
+    );
     assert_eq!(get(&http, "/explain/nobody").status, 404);
 }
 

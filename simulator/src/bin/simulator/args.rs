@@ -88,6 +88,9 @@ pub(crate) enum Command {
         /// How much is run
         #[arg(long, value_enum, default_value_t = Grid::Full)]
         grid: Grid,
+        /// Mass joins of this many only, of those that the grid has; may be given several times
+        #[arg(long, value_name = "N", value_parser = nodes, allow_negative_numbers = true)]
+        nodes: Vec<usize>,
         #[command(flatten)]
         shared: Shared,
     },

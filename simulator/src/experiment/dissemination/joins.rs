@@ -29,11 +29,12 @@ struct Row {
     bytes: f64,
 }
 
-pub(super) fn run(grid: Grid, effort: &mut Effort<'_>) -> Report {
+pub(super) fn run(grid: Grid, only: &[usize], effort: &mut Effort<'_>) -> Report {
     let sizes: &[(usize, usize)] =
         grid.of(&[(50, 50), (200, 50), (1000, 50), (5000, 3)], &[(50, 20), (200, 5)]);
     let mut jobs = Vec::new();
-    for &(members, runs) in sizes {
+    let wanted = |members: &usize| only.is_empty() || only.contains(members);
+    for &(members, runs) in sizes.iter().filter(|(members, _)| wanted(members)) {
         for loss in [0.0, 0.1, 0.3] {
             let seeds = (0..runs).map(|run| run_seed(effort.seed, run));
             jobs.extend(seeds.map(|seed| Job { members, loss, seed }));

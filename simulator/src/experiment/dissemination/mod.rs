@@ -95,15 +95,15 @@ fn link(loss: f64) -> LinkModel {
     LinkModel::perfect(Duration::from_millis(1)).with_loss(loss)
 }
 
-/// Measures these parts, one after the other.
-pub fn run(parts: &[Part], grid: Grid, effort: &mut Effort<'_>) -> Report {
+/// Measures these parts, one after the other; mass joins of these sizes only, if any are given.
+pub fn run(parts: &[Part], grid: Grid, join_sizes: &[usize], effort: &mut Effort<'_>) -> Report {
     let mut report = Report::default();
     let mut results = serde_json::Map::new();
     for part in parts {
         let (name, mut of_part) = match part {
             Part::Update => ("update", update::run(grid, effort)),
             Part::Load => ("load", load::run(grid, effort)),
-            Part::Joins => ("joins", joins::run(grid, effort)),
+            Part::Joins => ("joins", joins::run(grid, join_sizes, effort)),
             Part::Partition => ("partition", partition::run(grid, effort)),
             Part::Steady => ("steady", steady::run(grid, effort)),
             Part::Sync => ("sync", sync_cost::run(effort)),
