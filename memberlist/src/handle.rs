@@ -318,6 +318,9 @@ impl<T: Transport> Memberlist<T> {
     /// # Ok(()) }
     /// ```
     ///
+    /// When it returns, this node knows who is in the cluster; the others know of it a moment later, when they
+    /// have merged what it said.
+    ///
     /// # Errors
     /// If none could be joined.
     pub async fn join<I>(&self, seeds: I) -> Result<Vec<SeedResult>, JoinError>
@@ -446,7 +449,8 @@ impl<T: Transport> Memberlist<T> {
 
     /// Sends bytes to the applications of all other members: they pass them on among themselves, so
     /// that each gets them once, usually within a second, in no order. Best effort, but gossip
-    /// rarely misses a member; see also [`send_reliable`](Self::send_reliable).
+    /// rarely misses a member; see also [`send_reliable`](Self::send_reliable). What is broadcast while nobody
+    /// else is there waits, and goes to those who come.
     ///
     /// In Go's format nobody passes them on: this node sends them to each member itself, one gossip tick
     /// after the other, perhaps more than once, and they do not say where they began. In a mixed cluster a

@@ -86,8 +86,9 @@ pub use keys::{HeldKey, KeyAnswer, KeyFailure, KeyReport, KeyUse, Keys, KeysErro
 pub use layers::LayerError;
 pub use memberlist_protocol as protocol;
 pub use memberlist_protocol::{
-    Death, ExchangeError, Explanation, Finding, Health, Member, Node, NodeId, NodeState, Peer,
-    Priority, Refusal, Relation, Stats, Tombstone, WireFormat, wire::stream::RemoteRecord,
+    BroadcastError, Death, ExchangeError, Explanation, Finding, Health, Member, Node, NodeId,
+    NodeState, Peer, Priority, Refusal, Relation, Stats, Tombstone, WireFormat,
+    wire::stream::RemoteRecord,
 };
 pub use memberlist_security as security;
 pub use memberlist_transport::{self as transport, Transport, memory};
