@@ -111,17 +111,26 @@ fn eager_limit(limit: u32, others: u32) -> u32 {
 }
 
 impl Membership {
+    fn is_eager(&self) -> bool {
+        let config = &self.config;
+        let spaced = !config.eager_gossip_spacing.is_zero();
+        spaced && !config.gossip_interval.is_zero() && config.gossip_nodes > 0
+    }
+
     /// Makes sure that a round is coming for what was queued.
     pub(super) fn arm_eager(&mut self, now: Instant) {
-        let config = &self.config;
-        let off = config.eager_gossip_spacing.is_zero()
-            || config.gossip_interval.is_zero()
-            || config.gossip_nodes == 0;
-        if off || self.eager.timer.is_some() {
+        if !self.is_eager() || self.eager.timer.is_some() {
             return;
         }
-        let next = self.eager.last_round.map_or(now, |at| at + config.eager_gossip_spacing);
+        let spacing = self.config.eager_gossip_spacing;
+        let next = self.eager.last_round.map_or(now, |at| at + spacing);
         self.eager.timer = Some(self.timers.arm(next.max(now), Timer::EagerRound));
+    }
+
+    /// The settings have changed: what was armed by the old ones no longer holds.
+    pub(super) fn restart_eager(&mut self, now: Instant) {
+        self.eager.timer.take().into_iter().for_each(|key| self.timers.cancel(key));
+        self.arm_eager(now);
     }
 
     /// A tick was sent: accusations run from now on, and the tick was their first round.

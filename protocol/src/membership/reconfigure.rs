@@ -11,6 +11,7 @@ use super::Membership;
 use super::timer::Timer;
 use crate::config::Config;
 use crate::error::ReconfigureError;
+use crate::stats::DropReason;
 
 /// Whether a setting is the same in both.
 type Same = fn(&Config, &Config) -> bool;
@@ -55,6 +56,14 @@ impl Membership {
             || old.gossip_nodes != self.config.gossip_nodes
         {
             self.restart_gossip(now);
+        }
+        self.restart_eager(now);
+        for _ in 0..self.user.prune(self.config.max_user_broadcasts) {
+            self.drop(DropReason::BroadcastQueueFull);
+        }
+        if !self.syncs() {
+            // Nobody's view will confirm it.
+            self.own_update = None;
         }
         if old.reconnect_interval != self.config.reconnect_interval {
             self.reconnect_timer.take().into_iter().for_each(|key| self.timers.cancel(key));

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! if d(A) ≠ d(B) was shown, and nobody else showed d(A) for w to 1.5 w
-//! (in a crowd, where A has changed 8 times and more, 3 have to show it);
+//! (in a crowd, where A has changed 8 times and more and less than 4 w ago, 3 have to show it);
 //! with one member at one d(A), d(B):  a third time only after 2 w, then 4 w, 8 w, 16 w, 16 w ...
 //! with all together:                  at most 20 times in 10 s
 //! ```
@@ -45,6 +45,8 @@ const ASKED: (usize, usize) = (2, 4);
 const CROWD: u32 = 8;
 /// Then so many different members have to show an equal one: two that came together may both lack a third.
 const CONFIRMED_IN_CROWD: usize = 3;
+/// Until nothing has changed for so many times the patience.
+const CROWD_PASSES: u32 = 4;
 /// So many syncs that found much are followed by another at once, at most.
 const MOST_QUICK: u32 = 8;
 /// Members of whom is remembered that comparing did not help.
@@ -70,6 +72,7 @@ pub(super) struct DeltaSync {
     /// How often the own view has changed since it was confirmed, and who has shown an equal one since it
     /// last did.
     changes: u32,
+    changed_at: Instant,
     confirmed_by: Vec<NodeId>,
     timer: Option<TimerKey>,
     /// Between the last attempt and the next.
@@ -114,6 +117,7 @@ impl DeltaSync {
             partner: None,
             agreed_by: None,
             changes: 0,
+            changed_at: now,
             confirmed_by: Vec::new(),
             timer: None,
             pause: Duration::ZERO,
@@ -196,7 +200,7 @@ impl Membership {
         self.note_confirmation(from, digest == own, now);
         if digest == own {
             self.stats.views_equal += 1;
-            return self.agree(from);
+            return self.agree(from, now);
         }
         self.stats.views_different += 1;
         if self.sync.is_futile(from, (own, digest), now) {
@@ -227,6 +231,7 @@ impl Membership {
         if self.sync.seen != self.members.view() {
             self.sync.seen = self.members.view();
             self.sync.changes = self.sync.changes.saturating_add(1);
+            self.sync.changed_at = now;
             self.sync.confirmed_by.clear();
             self.doubt_view(now);
         }
@@ -243,11 +248,11 @@ impl Membership {
     }
 
     /// A member has shown the own view. One alone cannot speak for others again and again.
-    fn agree(&mut self, from: &NodeId) {
+    fn agree(&mut self, from: &NodeId, now: Instant) {
         if self.sync.partner.is_some() && self.sync.agreed_by.as_ref() == Some(from) {
             return;
         }
-        if !self.is_confirmed(from) {
+        if !self.is_confirmed(from, now) {
             return;
         }
         self.sync.agreed_by = Some(from.clone());
@@ -263,9 +268,11 @@ impl Membership {
         }
     }
 
-    /// Whether an equal view that this member shows is enough, after so many changes.
-    fn is_confirmed(&mut self, from: &NodeId) -> bool {
-        if self.sync.changes < CROWD {
+    /// Whether an equal view that this member shows is enough, after so many changes. When the crowd has
+    /// passed it is: there may be no others that show theirs.
+    fn is_confirmed(&mut self, from: &NodeId, now: Instant) -> bool {
+        let quiet = now.saturating_duration_since(self.sync.changed_at);
+        if self.sync.changes < CROWD || quiet > CROWD_PASSES * self.patience() {
             return true;
         }
         if !self.sync.confirmed_by.contains(from) {

@@ -1,8 +1,10 @@
 //! Settings that change while the node runs.
 
+use super::net::Net;
 use super::*;
 use crate::error::ReconfigureError;
 use crate::wire::WireFormat;
+use crate::{Priority, Relation};
 
 fn probes_in(one: &mut One, time: Duration) -> u64 {
     let before = one.machine.stats().probes;
@@ -76,4 +78,73 @@ fn what_others_depend_on_does_not_change_and_nothing_else_then() {
     let Err(ReconfigureError::Config(faults)) = error else { panic!("{error:?}") };
     assert_eq!(faults.faults.len(), 2);
     assert_eq!(*one.machine.config(), before);
+}
+
+#[test]
+fn gossip_can_be_switched_off_while_a_round_waits() {
+    for (nodes, interval) in [(0, Duration::ZERO), (0, ms(200)), (3, Duration::ZERO)] {
+        let mut one = One::knowing(Config { eager_gossip_spacing: secs(4), ..quiet() }, 50);
+        one.healthy = true;
+        one.receive(1, &[Message::Alive(alive("n2", 2, 2))]);
+        one.advance(ms(10));
+        one.receive(1, &[Message::Alive(alive("n3", 3, 2))]);
+        one.sent();
+        change(&mut one, |config| {
+            (config.gossip_nodes, config.gossip_interval) = (nodes, interval);
+        })
+        .unwrap();
+        one.advance(secs(20));
+        assert_eq!(one.sent_first(MessageKind::Alive).len(), 0, "{nodes} {interval:?}");
+    }
+}
+
+#[test]
+fn news_is_spaced_anew_at_once() {
+    let config = Config { eager_gossip_spacing: secs(86_400), ..quiet() };
+    let mut one = One::knowing(config, 50);
+    one.healthy = true;
+    for incarnation in 2..6 {
+        one.receive(1, &[Message::Alive(alive("n4", 4, incarnation))]);
+        one.advance(secs(3));
+    }
+    change(&mut one, |config| config.eager_gossip_spacing = ms(10)).unwrap();
+    one.advance(secs(10));
+    one.sent();
+    one.receive(1, &[Message::Alive(alive("n4", 4, 6))]);
+    one.advance(ms(15));
+    assert!(one.sent_first(MessageKind::Alive).len() >= 3);
+}
+
+#[test]
+fn broadcasts_beyond_a_smaller_limit_are_dropped_and_counted() {
+    let mut one = One::knowing(quiet(), 3);
+    for byte in 0..100 {
+        one.machine.broadcast(&[byte], Relation::Unique, Priority::Normal, one.now).unwrap();
+    }
+    change(&mut one, |config| config.max_user_broadcasts = 2).unwrap();
+    assert_eq!(one.machine.user.len(), 2);
+    assert_eq!(one.machine.stats().drops(DropReason::BroadcastQueueFull), 98);
+}
+
+#[test]
+fn an_update_is_not_confirmed_long_after_comparing_was_switched_off() {
+    let mut net = Net::cluster(4, Config::lan(), 7);
+    let switch = |net: &mut Net, on| {
+        net.call(0, |machine, now| {
+            let mut config = machine.config().clone();
+            config.delta_sync = on;
+            machine.reconfigure(config, now).unwrap();
+        });
+    };
+    net.run(secs(20));
+    net.call(0, |machine, now| machine.update_meta(vec![1].into(), now).unwrap());
+    switch(&mut net, false);
+    net.run(secs(3600));
+    switch(&mut net, true);
+    net.run(secs(20));
+    let lags = net.hosts[0].events.iter().filter_map(|(_, event)| match event {
+        Event::Converged { after } => Some(*after),
+        _ => None,
+    });
+    assert!(lags.clone().all(|after| after < secs(60)), "{:?}", lags.collect::<Vec<_>>());
 }

@@ -343,3 +343,26 @@ fn any_step_can_be_taken() {
         prop_assert_eq!(one.machine.live_members(), 21);
     });
 }
+
+#[test]
+fn a_crowd_passes_where_few_show_their_view() {
+    for showing in 1..=5 {
+        let mut net = Net::cluster(5, Config::lan(), 7);
+        for silent in showing..5 {
+            net.call(silent, |machine, now| {
+                let config = Config { delta_sync: false, ..machine.config().clone() };
+                machine.reconfigure(config, now).unwrap();
+            });
+        }
+        net.run(secs(30));
+        for change in 0..12 {
+            net.call(change % 5, |machine, now| {
+                machine.update_meta(vec![change as u8].into(), now).unwrap();
+            });
+            net.run(ms(5));
+        }
+        net.run(secs(60));
+        let doubting = net.hosts.iter().filter(|host| host.machine.sync.differs_since().is_some());
+        assert_eq!(doubting.count(), 0, "{showing} show theirs");
+    }
+}
