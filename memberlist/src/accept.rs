@@ -95,12 +95,12 @@ pub(crate) async fn accept_streams<T: Transport>(
             Ok((stream, source)) if serving.len() < max_streams => {
                 let span = debug_span!("stream", from = %source.addr);
                 let task = serve(stream, source, Stage::Served, Arc::clone(&server));
-                serving.spawn(task.instrument(span));
+                serving.spawn(task.instrument(span).in_current_span());
             }
             Ok((stream, source)) if turning_away.len() < max_turned_away => {
                 let span = debug_span!("stream", from = %source.addr, turned_away = true);
                 let task = serve(stream, source, Stage::TurnedAway, Arc::clone(&server));
-                turning_away.spawn(task.instrument(span));
+                turning_away.spawn(task.instrument(span).in_current_span());
             }
             Ok((_, source)) => {
                 server.count_refused();

@@ -10,7 +10,7 @@ use memberlist_protocol::{Application, Membership, Node, NodeId, Peer, Refusal};
 use memberlist_transport::Transport;
 use rand::TryRng;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, error, error_span};
 
 use crate::accept::accept_streams;
 use crate::check::{Checked, check, stream_limits};
@@ -110,8 +110,8 @@ impl Builder {
         )?;
         machine.set_assured_packet_bytes(assured_packet_bytes);
 
-        // What this node writes is told apart from what others of the process do.
-        let span = info_span!("memberlist", own = %id);
+        // What this node writes is told apart from what others of the process do, whatever is filtered out.
+        let span = error_span!("memberlist", own = %id);
         let meter = Meter::of(&config);
         let shared = Arc::new(Shared::new(id.clone(), meter.clone()));
         let hub = Arc::clone(&shared.hub);

@@ -511,7 +511,8 @@ impl<T: Transport> Driver<T> {
                 let _ = sender.send(Command::StreamDone { id, response }).await;
             }
         };
-        self.streams.spawn(task.instrument(span));
+        // A span that is filtered out has no parents either.
+        self.streams.spawn(task.instrument(span).in_current_span());
     }
 
     fn tell(&mut self, happened: Happened) {

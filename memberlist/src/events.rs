@@ -98,7 +98,8 @@ pub(crate) struct Others {
 }
 
 /// The published view.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
     pub(crate) dropped: Dropped,
@@ -152,7 +153,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Hub {
     pub(crate) fn new(meter: Meter) -> Self {
-        Self { meter, ..Self::default() }
+        Self { state: Mutex::default(), dropped: Dropped::default(), meter }
     }
 
     /// How many events wait for the slowest subscriber.

@@ -78,7 +78,8 @@ mod unmetered {
     }
 
     /// Measures nothing.
-    #[derive(Clone, Debug, Default)]
+    #[derive(Clone, Debug)]
+    #[cfg_attr(test, derive(Default))]
     pub(crate) struct Meter;
 
     impl Meter {

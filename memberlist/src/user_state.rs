@@ -59,7 +59,8 @@ impl Digest {
 // ---- what was merged ------------------------------------------------------------------------------
 
 /// The way of others' states to the delegate, and what it was told of last, by peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct UserStates {
     hub: Arc<Hub>,
     merged: Mutex<Merged>,
@@ -85,7 +86,7 @@ pub(crate) struct Unremembered {
 
 impl UserStates {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, ..Self::default() }
+        Self { hub, merged: Mutex::default(), serving: AtomicUsize::new(0) }
     }
 
     /// A place to answer a question, if fewer than so many are being answered.

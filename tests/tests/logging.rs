@@ -9,6 +9,7 @@ use memberlist::{Builder, Config, NodeState};
 use memberlist_tests::cluster::until_state;
 use memberlist_tests::{Cluster, TestNode, agree};
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -64,6 +65,28 @@ fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(log.clone());
     (log, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn a_line_says_whose_it_is_whatever_is_filtered_out() {
+    for filter in [LevelFilter::DEBUG, LevelFilter::INFO, LevelFilter::WARN] {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::registry().with(log.clone().with_filter(filter));
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let cluster = Cluster::<MemoryTransport>::new();
+        let mut nodes = Vec::new();
+        for label in ["blue", "red"] {
+            let mut config = Config::lan(label);
+            config.label = label.into();
+            nodes.push(cluster.start(Builder::new(config)).await);
+        }
+        nodes[0].join([nodes[1].addr().to_string()]).await.unwrap_err();
+        let lines = log.take(Level::WARN);
+        assert!(lines.iter().any(|line| line.message.contains("refused")), "{filter}: {lines:?}");
+        for line in lines {
+            assert_eq!(line.spans.first(), Some(&"memberlist"), "{filter}: {line:?}");
+        }
+    }
 }
 
 async fn lan_cluster(

@@ -328,6 +328,7 @@ impl Meter {
     }
 }
 
+#[cfg(test)]
 impl Default for Meter {
     fn default() -> Self {
         Self::new(&Metrics::default())
