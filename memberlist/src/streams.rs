@@ -112,12 +112,12 @@ pub(crate) enum StreamFault {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error(
-        "the peer closed the stream without an answer; it may have another label or wire format, or no time"
+        "the peer closed the stream without an answer; it may have another label, other keys or another wire format, or no time"
     )]
     Eof,
     /// The same of a peer that had not read all that it was sent.
     #[error(
-        "{0}: the peer closed the stream without an answer; it may have another label or wire format"
+        "{0}: the peer closed the stream without an answer; it may have another label, other keys or another wire format"
     )]
     Reset(io::Error),
     #[error("{0}")]
