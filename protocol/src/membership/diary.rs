@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::Membership;
 use super::event::FailedProbe;
-use crate::node::{NodeId, NodeState, Peer};
+use super::shown::Shown;
+use crate::node::{Node, NodeId, NodeState, Peer};
 
 const PROBES: usize = 128;
 const STREAMS: usize = 32;
@@ -29,8 +30,14 @@ const MAX_TEXT_BYTES: usize = 300;
 pub struct ProbeRecord {
     /// When its direct ping was sent.
     pub sent_at: Instant,
+    /// When it ended: after its interval without an answer, or later if this process stood still.
+    pub ended_at: Instant,
+    /// The incarnation of the member at that time, as far as it was known.
+    pub incarnation: u32,
     /// How it ended.
     pub outcome: ProbeOutcome,
+    /// The member's own answer to the direct ping came after the end, after this time.
+    pub late_ack: Option<Duration>,
 }
 
 /// How a probe ended: by the first leg that was answered.
@@ -78,7 +85,9 @@ impl fmt::Display for ProbeOutcome {
         match self {
             Self::Direct(rtt) => write!(f, "answered after {}", Span(*rtt)),
             Self::Late(rtt) => write!(f, "answered late, after {}", Span(*rtt)),
-            Self::Relayed { by } => write!(f, "direct ping unanswered, answered through {by}"),
+            Self::Relayed { by } => {
+                write!(f, "direct ping unanswered, answered through {}", Shown(by))
+            }
             Self::StreamOnly { stray_ack: None } => f.write_str("answered over a stream only"),
             Self::StreamOnly { stray_ack: Some(from) } => {
                 write!(f, "answered over a stream; its ack came from {from}, which was not asked")
@@ -137,16 +146,17 @@ pub enum HealthCause {
 impl fmt::Display for HealthCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered(node) => write!(f, "{node} answered a probe"),
-            Self::Unanswered { node, silent_relays: 0 } => write!(f, "{node} answered no probe"),
-            Self::Unanswered { node, silent_relays: 1 } => {
-                write!(f, "{node} answered no probe, and one relay was silent too")
-            }
+            Self::Answered(node) => write!(f, "{} answered a probe", Shown(node.as_str())),
             Self::Unanswered { node, silent_relays } => {
-                write!(f, "{node} answered no probe, and {silent_relays} relays were silent too")
+                write!(f, "{} answered no probe", Shown(node.as_str()))?;
+                match silent_relays {
+                    0 => Ok(()),
+                    1 => f.write_str(", and one relay was silent too"),
+                    more => write!(f, ", and {more} relays were silent too"),
+                }
             }
             Self::Accused { of, by } => {
-                let by = by.as_ref().map_or("somebody", NodeId::as_str);
+                let by = Shown(by.as_ref().map_or("somebody", NodeId::as_str));
                 write!(f, "{by} said that this node is {of}, which it contradicted")
             }
         }
@@ -163,10 +173,18 @@ pub struct Stall {
     pub late: Duration,
 }
 
+/// A probe that has ended, and what its answer is known by.
+#[derive(Debug)]
+pub(super) struct ProbeNote {
+    pub(super) node: Arc<Node>,
+    pub(super) sequence: u32,
+    pub(super) record: ProbeRecord,
+}
+
 /// The node's own notes.
 #[derive(Debug, Default)]
 pub(super) struct Diary {
-    probes: VecDeque<(NodeId, ProbeRecord)>,
+    probes: VecDeque<ProbeNote>,
     streams: VecDeque<(NodeId, StreamRecord)>,
     health: VecDeque<HealthChange>,
     stalls: VecDeque<Stall>,
@@ -182,8 +200,8 @@ fn push<T>(to: &mut VecDeque<T>, item: T, max: usize) {
 }
 
 impl Diary {
-    pub(super) fn note_probe(&mut self, node: NodeId, sent_at: Instant, outcome: ProbeOutcome) {
-        push(&mut self.probes, (node, ProbeRecord { sent_at, outcome }), PROBES);
+    pub(super) fn note_probe(&mut self, note: ProbeNote) {
+        push(&mut self.probes, note, PROBES);
     }
 
     /// Only the last of each member is kept.
@@ -198,13 +216,13 @@ impl Diary {
 
     /// The probes of a member, newest first.
     pub(super) fn probes_of(&self, name: &str) -> Vec<ProbeRecord> {
-        let of = self.probes.iter().rev().filter(|(node, _)| node.as_str() == name);
-        of.map(|(_, probe)| probe.clone()).collect()
+        let of = self.probes.iter().rev().filter(|note| note.node.id.as_str() == name);
+        of.map(|note| note.record.clone()).collect()
     }
 
     /// The newest probes of anybody, newest first.
-    pub(super) fn probes(&self) -> impl Iterator<Item = &ProbeRecord> {
-        self.probes.iter().rev().map(|(_, probe)| probe)
+    pub(super) fn probes(&self) -> impl Iterator<Item = (&NodeId, &ProbeRecord)> {
+        self.probes.iter().rev().map(|note| (&note.node.id, &note.record))
     }
 
     pub(super) fn stream_with(&self, name: &str) -> Option<&StreamRecord> {
@@ -228,6 +246,20 @@ impl Membership {
     pub fn handle_stall(&mut self, late: Duration, now: Instant) {
         self.stats.stalls += 1;
         push(&mut self.diary.stalls, Stall { ended: now, late }, STALLS);
+    }
+
+    /// An ack that no running probe waits for: perhaps the answer to one that has ended.
+    pub(super) fn note_late_ack(&mut self, from: &Peer, sequence: u32, now: Instant) {
+        let mut notes = self.diary.probes.iter_mut().rev();
+        let Some(note) = notes.find(|note| note.sequence == sequence) else {
+            return;
+        };
+        // That of a relay says nothing of the way between the two.
+        let named = from.name.as_ref().is_none_or(|name| *name == note.node.id);
+        if named && from.addr == note.node.addr && !note.record.outcome.is_direct() {
+            let after = now.saturating_duration_since(note.record.sent_at);
+            note.record.late_ack.get_or_insert(after);
+        }
     }
 
     /// Something came by packet from a member itself.
