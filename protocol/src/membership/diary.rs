@@ -107,6 +107,8 @@ pub struct StreamRecord {
     pub inbound: bool,
     /// How it failed, if it did. One that the member opened is known here only if it did not.
     pub error: Option<Box<str>>,
+    /// Somebody answered, and did not want it: the way there and back is open.
+    pub refused: bool,
 }
 
 /// A change of the health score.
@@ -272,7 +274,8 @@ impl Membership {
     /// A member has opened a stream, which went well.
     pub(super) fn note_inbound_stream(&mut self, name: &NodeId, now: Instant) {
         if self.members.get(name.as_str()).is_some() {
-            self.diary.note_stream(name, StreamRecord { at: now, inbound: true, error: None });
+            let record = StreamRecord { at: now, inbound: true, error: None, refused: false };
+            self.diary.note_stream(name, record);
         }
     }
 
@@ -282,13 +285,16 @@ impl Membership {
         let Some(name) = peer.name.as_ref().filter(known) else {
             return;
         };
+        // The words of the error, not a name that says so.
+        let refused = |text: &String| text.replace(&peer.to_string(), "").contains("refused");
+        let refused = error.as_ref().is_some_and(refused);
         let error = error.map(|mut text| {
             let end =
                 (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or(0));
             text.into_boxed_str()
         });
-        let record = StreamRecord { at: now, inbound: false, error };
+        let record = StreamRecord { at: now, inbound: false, error, refused };
         self.diary.note_stream(name, record);
     }
 }

@@ -74,6 +74,8 @@ pub enum Finding {
     PacketsOnly {
         /// How.
         error: Box<str>,
+        /// Whether they are refused, which is not a way that is blocked.
+        refused: bool,
     },
     /// Packets to it could not even be sent.
     CannotSend,
@@ -151,12 +153,12 @@ impl fmt::Display for Finding {
                 "its answers come from {from}, which is not the address that it advertises: set its \
                  advertise address, or switch `verify_ack_source` off"
             ),
-            Self::PacketsOnly { error } => write!(
+            Self::PacketsOnly { error, refused } => write!(
                 f,
                 "it answers packets, but streams to it fail ({}): {}, and states cannot be exchanged \
                  with it",
                 Shown(error),
-                match is_refusal(error) {
+                match refused {
                     true => "nothing listens on the stream side of its port, or that refuses this node",
                     false => "the stream side of its port is blocked",
                 }
@@ -250,9 +252,7 @@ impl Membership {
     /// Whether the member's host refused a stream since that probe was sent: there is a way to it and back.
     fn is_refused(&self, node: &NodeId, probe: &ProbeRecord) -> bool {
         let stream = self.diary.stream_with(node.as_str());
-        let error =
-            stream.filter(|stream| stream.at >= probe.sent_at).and_then(|s| s.error.as_ref());
-        error.is_some_and(|error| is_refusal(error))
+        stream.is_some_and(|stream| stream.refused && stream.at >= probe.sent_at)
     }
 
     pub(super) fn findings(&self, of: &Explanation) -> Vec<Finding> {
@@ -277,15 +277,9 @@ impl Membership {
     }
 }
 
-/// Whether an error of a stream says that somebody answered, and did not want it. Only the words of the
-/// system are noted.
-fn is_refusal(error: &str) -> bool {
-    error.contains("refused")
-}
-
 /// Whether the process stood still while that probe ran.
 fn overlaps(stall: &Stall, probe: &ProbeRecord) -> bool {
-    // No instant is taken from another: the clock may have begun after it.
+    // No duration is taken from an instant: the clock may have begun too late for that.
     stall.ended >= probe.sent_at
         && stall.ended.saturating_duration_since(probe.ended_at) <= stall.late
 }
@@ -382,7 +376,7 @@ fn packets_only(of: &Explanation) -> Option<Finding> {
     let same_life = member.since <= before.sent_at
         && [before.incarnation, after.incarnation] == [member.incarnation; 2];
     let shown = same_life && after.outcome.is_direct() && after.sent_at >= stream.at;
-    shown.then(|| Finding::PacketsOnly { error: error.clone() })
+    shown.then(|| Finding::PacketsOnly { error: error.clone(), refused: stream.refused })
 }
 
 /// Whether it answered this node although others accuse it: after they began, or it may have stopped

@@ -1,6 +1,7 @@
 //! What a node says of a member's state, and of itself.
 
 use super::*;
+use crate::error::ExchangeError;
 use crate::membership::{Finding, HealthCause, ProbeOutcome};
 
 /// A cluster that compares members and exchanges nothing, after a while of health.
@@ -240,10 +241,24 @@ fn a_stream_that_failed_in_another_life_says_nothing_of_this_one() {
 
 #[test]
 fn a_refused_stream_is_not_a_blocked_one() {
-    let says = |error: &str| Finding::PacketsOnly { error: error.into() }.to_string();
-    let refused = says("n1 (10.0.0.2:7946): Connection refused (os error 111)");
-    assert!(refused.contains("nothing listens") && !refused.contains("blocked"), "{refused}");
-    assert!(says("n1 did not answer within 10s").contains("blocked"));
+    let mut one = One::new(quiet());
+    one.healthy = true;
+    for (node, message, refused) in [
+        ("n1", "Connection refused (os error 111)", true),
+        ("refused", "Connection reset by peer", false),
+    ] {
+        one.receive(1, &[Message::Alive(alive(node, 1, 1))]);
+        one.advance(secs(10));
+        let peer = Peer::named(addr(1), NodeId::new(node).unwrap());
+        let message = message.to_owned();
+        let error = ExchangeError::Io { peer: peer.clone(), message };
+        one.machine.note_stream(&peer, Some(error.to_string()), one.now);
+        one.advance(secs(10));
+        let text = one.machine.explain(node, one.now).unwrap().to_string();
+        assert!(text.contains("it answers packets, but streams to it fail"), "{text}");
+        assert_eq!(text.contains("nothing listens"), refused, "{text}");
+        assert_eq!(text.contains("port is blocked"), !refused, "{text}");
+    }
 }
 
 #[test]
