@@ -41,8 +41,8 @@ pub use membership::{
     Application, Death, Encoded, Event, Explanation, FailedProbe, Finding, Gauges, Health,
     HealthCause, HealthChange, Invalidates, MAX_INCARNATION, MAX_INCARNATION_JUMP, Member,
     Membership, OperationId, Pending, Priority, ProbeOutcome, ProbeRecord, QueueGauge, Relation,
-    RelayOutcome, SYNC_TOPIC, Stall, StreamOutcome, StreamRecord, StreamRequest, StreamRequestKind,
-    StreamResponse, SuspicionStatus, SuspicionSummary, Tombstone, Transmit,
+    RelayOutcome, SYNC_TOPIC, Shown, Stall, StreamOutcome, StreamRecord, StreamRequest,
+    StreamRequestKind, StreamResponse, SuspicionStatus, SuspicionSummary, Tombstone, Transmit,
 };
 pub use message::MessageKind;
 pub use node::{

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::Membership;
 use super::event::FailedProbe;
-use crate::node::{NodeId, NodeState, Peer};
+use super::shown::Shown;
+use crate::node::{Node, NodeId, NodeState, Peer};
 
 const PROBES: usize = 128;
 const STREAMS: usize = 32;
@@ -29,8 +30,14 @@ const MAX_TEXT_BYTES: usize = 300;
 pub struct ProbeRecord {
     /// When its direct ping was sent.
     pub sent_at: Instant,
+    /// When it ended: after its interval without an answer, or later if this process stood still.
+    pub ended_at: Instant,
+    /// The incarnation of the member at that time, as far as it was known.
+    pub incarnation: u32,
     /// How it ended.
     pub outcome: ProbeOutcome,
+    /// The member's own answer to the direct ping came after the end, after this time.
+    pub late_ack: Option<Duration>,
 }
 
 /// How a probe ended: by the first leg that was answered.
@@ -78,7 +85,9 @@ impl fmt::Display for ProbeOutcome {
         match self {
             Self::Direct(rtt) => write!(f, "answered after {}", Span(*rtt)),
             Self::Late(rtt) => write!(f, "answered late, after {}", Span(*rtt)),
-            Self::Relayed { by } => write!(f, "direct ping unanswered, answered through {by}"),
+            Self::Relayed { by } => {
+                write!(f, "direct ping unanswered, answered through {}", Shown(by))
+            }
             Self::StreamOnly { stray_ack: None } => f.write_str("answered over a stream only"),
             Self::StreamOnly { stray_ack: Some(from) } => {
                 write!(f, "answered over a stream; its ack came from {from}, which was not asked")
@@ -98,6 +107,8 @@ pub struct StreamRecord {
     pub inbound: bool,
     /// How it failed, if it did. One that the member opened is known here only if it did not.
     pub error: Option<Box<str>>,
+    /// Somebody answered, and did not want it: the way there and back is open.
+    pub refused: bool,
 }
 
 /// A change of the health score.
@@ -137,16 +148,17 @@ pub enum HealthCause {
 impl fmt::Display for HealthCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered(node) => write!(f, "{node} answered a probe"),
-            Self::Unanswered { node, silent_relays: 0 } => write!(f, "{node} answered no probe"),
-            Self::Unanswered { node, silent_relays: 1 } => {
-                write!(f, "{node} answered no probe, and one relay was silent too")
-            }
+            Self::Answered(node) => write!(f, "{} answered a probe", Shown(node.as_str())),
             Self::Unanswered { node, silent_relays } => {
-                write!(f, "{node} answered no probe, and {silent_relays} relays were silent too")
+                write!(f, "{} answered no probe", Shown(node.as_str()))?;
+                match silent_relays {
+                    0 => Ok(()),
+                    1 => f.write_str(", and one relay was silent too"),
+                    more => write!(f, ", and {more} relays were silent too"),
+                }
             }
             Self::Accused { of, by } => {
-                let by = by.as_ref().map_or("somebody", NodeId::as_str);
+                let by = Shown(by.as_ref().map_or("somebody", NodeId::as_str));
                 write!(f, "{by} said that this node is {of}, which it contradicted")
             }
         }
@@ -163,10 +175,18 @@ pub struct Stall {
     pub late: Duration,
 }
 
+/// A probe that has ended, and what its answer is known by.
+#[derive(Debug)]
+pub(super) struct ProbeNote {
+    pub(super) node: Arc<Node>,
+    pub(super) sequence: u32,
+    pub(super) record: ProbeRecord,
+}
+
 /// The node's own notes.
 #[derive(Debug, Default)]
 pub(super) struct Diary {
-    probes: VecDeque<(NodeId, ProbeRecord)>,
+    probes: VecDeque<ProbeNote>,
     streams: VecDeque<(NodeId, StreamRecord)>,
     health: VecDeque<HealthChange>,
     stalls: VecDeque<Stall>,
@@ -182,8 +202,8 @@ fn push<T>(to: &mut VecDeque<T>, item: T, max: usize) {
 }
 
 impl Diary {
-    pub(super) fn note_probe(&mut self, node: NodeId, sent_at: Instant, outcome: ProbeOutcome) {
-        push(&mut self.probes, (node, ProbeRecord { sent_at, outcome }), PROBES);
+    pub(super) fn note_probe(&mut self, note: ProbeNote) {
+        push(&mut self.probes, note, PROBES);
     }
 
     /// Only the last of each member is kept.
@@ -198,13 +218,13 @@ impl Diary {
 
     /// The probes of a member, newest first.
     pub(super) fn probes_of(&self, name: &str) -> Vec<ProbeRecord> {
-        let of = self.probes.iter().rev().filter(|(node, _)| node.as_str() == name);
-        of.map(|(_, probe)| probe.clone()).collect()
+        let of = self.probes.iter().rev().filter(|note| note.node.id.as_str() == name);
+        of.map(|note| note.record.clone()).collect()
     }
 
     /// The newest probes of anybody, newest first.
-    pub(super) fn probes(&self) -> impl Iterator<Item = &ProbeRecord> {
-        self.probes.iter().rev().map(|(_, probe)| probe)
+    pub(super) fn probes(&self) -> impl Iterator<Item = (&NodeId, &ProbeRecord)> {
+        self.probes.iter().rev().map(|note| (&note.node.id, &note.record))
     }
 
     pub(super) fn stream_with(&self, name: &str) -> Option<&StreamRecord> {
@@ -230,6 +250,20 @@ impl Membership {
         push(&mut self.diary.stalls, Stall { ended: now, late }, STALLS);
     }
 
+    /// An ack that no running probe waits for: perhaps the answer to one that has ended.
+    pub(super) fn note_late_ack(&mut self, from: &Peer, sequence: u32, now: Instant) {
+        let mut notes = self.diary.probes.iter_mut().rev();
+        let Some(note) = notes.find(|note| note.sequence == sequence) else {
+            return;
+        };
+        // That of a relay says nothing of the way between the two.
+        let named = from.name.as_ref().is_none_or(|name| *name == note.node.id);
+        if named && from.addr == note.node.addr && !note.record.outcome.is_direct() {
+            let after = now.saturating_duration_since(note.record.sent_at);
+            note.record.late_ack.get_or_insert(after);
+        }
+    }
+
     /// Something came by packet from a member itself.
     pub(super) fn note_heard(&mut self, name: &str, now: Instant) {
         if let Some(record) = self.members.get_mut(name) {
@@ -240,7 +274,8 @@ impl Membership {
     /// A member has opened a stream, which went well.
     pub(super) fn note_inbound_stream(&mut self, name: &NodeId, now: Instant) {
         if self.members.get(name.as_str()).is_some() {
-            self.diary.note_stream(name, StreamRecord { at: now, inbound: true, error: None });
+            let record = StreamRecord { at: now, inbound: true, error: None, refused: false };
+            self.diary.note_stream(name, record);
         }
     }
 
@@ -250,13 +285,16 @@ impl Membership {
         let Some(name) = peer.name.as_ref().filter(known) else {
             return;
         };
+        // The words of the error, not a name that says so.
+        let refused = |text: &String| text.replace(&peer.to_string(), "").contains("refused");
+        let refused = error.as_ref().is_some_and(refused);
         let error = error.map(|mut text| {
             let end =
                 (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or(0));
             text.into_boxed_str()
         });
-        let record = StreamRecord { at: now, inbound: false, error };
+        let record = StreamRecord { at: now, inbound: false, error, refused };
         self.diary.note_stream(name, record);
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::shown::Shown;
 use crate::error::ExchangeError;
 use crate::node::{Node, NodeId, NodeState, Peer};
 
@@ -111,13 +112,13 @@ impl fmt::Display for Death {
         if self.left {
             return write!(f, "left the cluster by itself");
         }
-        write!(f, "declared dead by {}", self.declared_by)?;
+        write!(f, "declared dead by {}", Shown(self.declared_by.as_str()))?;
         if let Some(suspicion) = &self.suspicion {
             let waited = self.at.saturating_duration_since(suspicion.began);
             write!(f, " after {:.1} s of suspicion by ", waited.as_secs_f64())?;
             for (i, id) in suspicion.suspected_by.iter().enumerate() {
                 let separator = if i == 0 { "" } else { ", " };
-                write!(f, "{separator}{id}")?;
+                write!(f, "{separator}{}", Shown(id.as_str()))?;
             }
         }
         match &self.probe {
@@ -136,7 +137,7 @@ impl fmt::Display for FailedProbe {
         }
         for outcome in &self.relays {
             let said = if outcome.nacked { "got no answer either" } else { "was silent" };
-            write!(f, ", relay {} {said}", outcome.relay)?;
+            write!(f, ", relay {} {said}", Shown(outcome.relay.as_str()))?;
         }
         match self.stream {
             StreamOutcome::NotTried => Ok(()),

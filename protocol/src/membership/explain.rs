@@ -1,27 +1,23 @@
-//! Why a member is in its state, and why this node doubts itself: from what was noted, in words.
+//! Why a member is in its state, and why this node doubts itself: what was noted, and what follows, in
+//! words.
 //!
-//! A [`Finding`] is a conclusion that the notes allow, such as that a member hears nobody. Invariant: only
-//! what this node has seen itself, or was told by name, leads to one, and asking changes nothing. The
-//! evidence is that of the probes: a packet of a member's own that came while it answered none of this
-//! node's means a route that is cut in one direction; an answer through a relay, or over a stream only,
-//! tells which leg is cut (Go's users have to find that out from two log files).
+//! Invariant: asking changes nothing, and whatever a peer has chosen is [`Shown`], so that a name cannot
+//! forge a line.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::diary::{HealthChange, ProbeOutcome, ProbeRecord, Span, Stall, StreamRecord};
-use super::event::{FailedProbe, Member};
+use super::diary::{HealthChange, ProbeRecord, Span, Stall, StreamRecord};
+use super::event::Member;
+use super::findings::{Finding, list};
 use super::members::Record;
 use super::reap::Tombstone;
+use super::shown::Shown;
 use super::{Death, Membership};
-use crate::node::{NodeId, NodeState};
+use crate::node::NodeId;
 
 /// So many probes are written out; more are in [`Explanation::probes`].
 const PROBES_IN_WORDS: usize = 6;
-
-/// A stall explains what happened this long after it.
-const STALL_MATTERS: Duration = Duration::from_secs(60);
 
 /// Why a member is in its state, as far as this node knows. [`Display`](fmt::Display) says it in words,
 /// in several lines.
@@ -69,140 +65,6 @@ pub struct SuspicionStatus {
     pub ends_at: Instant,
 }
 
-/// A conclusion, with the evidence for it. Times are spans before the question.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Finding {
-    /// Own probes get no packet in answer, and none has come from anybody meanwhile: this node is the one
-    /// that is cut off.
-    NothingArrives {
-        /// How long ago the last packet came; nothing if none ever did.
-        last: Option<Duration>,
-    },
-    /// This process stood still at that time, and could not take answers.
-    StoodStill {
-        /// For how long.
-        late: Duration,
-        /// When that was over.
-        ago: Duration,
-    },
-    /// The member's packets come here, but it answers none of this node's: the way to it is cut, and
-    /// the one from it is not.
-    OneWay {
-        /// When its last packet came.
-        heard: Duration,
-    },
-    /// Own packets to the member, or its answers, are lost, but a relay reaches it.
-    OnlyThroughRelays {
-        /// Which.
-        by: String,
-    },
-    /// It answers over streams only: packets to it or from it are lost.
-    StreamsOnly,
-    /// Its acks come from an address that was not asked.
-    StrayAcks(SocketAddr),
-    /// It answers packets, but streams to it fail.
-    PacketsOnly {
-        /// How.
-        error: Box<str>,
-    },
-    /// Packets to it could not even be sent.
-    CannotSend,
-    /// Neither this node nor the relays that said so reach it, in any way.
-    Unreachable {
-        /// How many relays said that they got no answer either.
-        relays: usize,
-    },
-    /// It answered this node's own probe after others had begun to suspect it, or shortly before.
-    AnswersHere {
-        /// Who suspects it, or declared it dead.
-        accusers: Vec<NodeId>,
-        /// When the probe was sent that it answered.
-        probed: Duration,
-    },
-    /// This node doubts itself: its own failed probes weigh less.
-    DoubtsItself(u32),
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NothingArrives { last: Some(last) } => write!(
-                f,
-                "no packet has arrived here from anybody for {}: this node itself seems to be cut off \
-                 (its network, a firewall in front of it, or an advertised address that leads elsewhere)",
-                Span(*last)
-            ),
-            Self::NothingArrives { last: None } => f.write_str(
-                "no packet has ever arrived here from anybody: check that this node's advertised address \
-                 leads here, and that UDP to its port is let in",
-            ),
-            Self::StoodStill { late, ago } => write!(
-                f,
-                "this process stood still for {} until {} ago, and could not take answers meanwhile \
-                 (no processor, a pause of the machine, or a blocked runtime)",
-                Span(*late),
-                Span(*ago)
-            ),
-            Self::OneWay { heard } => write!(
-                f,
-                "its packets arrive here (the last one {} ago), but it answers none of this node's: the \
-                 way to it is cut in that direction only, by a firewall or route, or its receiving \
-                 side hangs",
-                Span(*heard)
-            ),
-            Self::OnlyThroughRelays { by } => write!(
-                f,
-                "it is alive and {by} reaches it, but packets between it and this node are lost: \
-                 compare routes and firewalls of the two"
-            ),
-            Self::StreamsOnly => f.write_str(
-                "it answers over streams, but its packets and this node's are lost: UDP is blocked \
-                 between the two, or packets of that size do not pass",
-            ),
-            Self::StrayAcks(from) => write!(
-                f,
-                "its answers come from {from}, which is not the address that it advertises: set its \
-                 advertise address, or switch `verify_ack_source` off"
-            ),
-            Self::PacketsOnly { error } => write!(
-                f,
-                "it answers packets, but streams to it fail ({error}): the stream side of its port is \
-                 blocked, and states cannot be exchanged with it"
-            ),
-            Self::CannotSend => f.write_str(
-                "packets to it could not even be sent: this node's network has no route to it",
-            ),
-            Self::Unreachable { relays: 0 } => {
-                f.write_str("nothing of it answers here; no relay could say whether others reach it")
-            }
-            Self::Unreachable { relays } => write!(
-                f,
-                "nothing of it answers, neither here nor at {relays} relay{}: it is down, or cut off \
-                 from all of them",
-                if *relays == 1 { "" } else { "s" }
-            ),
-            Self::AnswersHere { accusers, probed } => {
-                write!(f, "it answered this node's probe {} ago; it is accused by ", Span(*probed))?;
-                list(f, accusers)?;
-                f.write_str(", who may be the one with the trouble")
-            }
-            Self::DoubtsItself(score) => write!(
-                f,
-                "this node doubts itself (health score {score}), so what it fails to reach may be \
-                 healthy"
-            ),
-        }
-    }
-}
-
-fn list(f: &mut fmt::Formatter<'_>, names: &[NodeId]) -> fmt::Result {
-    for (i, name) in names.iter().enumerate() {
-        write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
-    }
-    Ok(())
-}
-
 impl Explanation {
     fn ago(&self, at: Instant) -> Span {
         Span(self.asked_at.saturating_duration_since(at))
@@ -220,7 +82,8 @@ impl Explanation {
             writeln!(
                 f,
                 "{}{own} at {addr} has been {state} for {since} (incarnation {}).",
-                self.name, member.incarnation
+                Shown(self.name.as_str()),
+                member.incarnation
             )?;
             death(f, member.death.as_deref())?;
         }
@@ -231,7 +94,7 @@ impl Explanation {
             writeln!(
                 f,
                 "{} at {addr} became {state} {since} ago, and was forgotten {reaped} ago.",
-                self.name
+                Shown(self.name.as_str())
             )?;
             death(f, tombstone.death.as_deref())?;
         }
@@ -271,14 +134,20 @@ impl Explanation {
                 (if stream.inbound { "its" } else { "this node's" }, self.ago(stream.at));
             match &stream.error {
                 None => writeln!(f, "The last stream, {who}, went well {at} ago.")?,
-                Some(error) => writeln!(f, "The last stream, {who}, failed {at} ago: {error}.")?,
+                Some(error) => {
+                    writeln!(f, "The last stream, {who}, failed {at} ago: {}.", Shown(error))?
+                }
             }
         }
         if !self.probes.is_empty() {
             writeln!(f, "Probes by this node, newest first:")?;
         }
         for probe in self.probes.iter().take(PROBES_IN_WORDS) {
-            writeln!(f, "  {} ago: {}", self.ago(probe.sent_at), probe.outcome)?;
+            write!(f, "  {} ago: {}", self.ago(probe.sent_at), probe.outcome)?;
+            match probe.late_ack {
+                Some(after) => writeln!(f, "; its own answer came after {}", Span(after))?,
+                None => writeln!(f)?,
+            }
         }
         match self.probes.len().checked_sub(PROBES_IN_WORDS) {
             Some(more @ 1..) => writeln!(f, "  and {more} before"),
@@ -405,111 +274,4 @@ impl Membership {
             ends_at: suspicion.timer.at(),
         })
     }
-
-    /// What is wrong here. `since` is when that began to matter.
-    fn own_findings(&self, since: Option<Instant>, now: Instant) -> Vec<Finding> {
-        let ago = |at: Instant| now.saturating_duration_since(at);
-        let mut findings = Vec::new();
-        let newest = self.diary.probes().next();
-        if let Some(probe) = newest.filter(|probe| !probe.outcome.is_by_packet()) {
-            let last = self.diary.last_packet;
-            if last.is_none_or(|last| last < probe.sent_at) {
-                findings.push(Finding::NothingArrives { last: last.map(ago) });
-            }
-        }
-        let matters = |stall: &Stall| match since {
-            Some(since) => stall.ended >= since,
-            None => ago(stall.ended) <= STALL_MATTERS,
-        };
-        if let Some(stall) = self.diary.stalls().into_iter().find(matters) {
-            findings.push(Finding::StoodStill { late: stall.late, ago: ago(stall.ended) });
-        }
-        findings
-    }
-
-    fn findings(&self, of: &Explanation) -> Vec<Finding> {
-        let now = of.asked_at;
-        let newest = of.probes.first();
-        let trouble = newest.filter(|probe| !probe.outcome.is_direct());
-        let mut findings = match trouble {
-            Some(probe) => self.own_findings(Some(probe.sent_at), now),
-            None => Vec::new(),
-        };
-        let own_fault = !findings.is_empty();
-        if let Some(probe) = trouble {
-            findings.extend(of_trouble(probe, of, own_fault));
-        }
-        findings.extend(packets_only(of));
-        findings.extend(answers_here(of, &self.id));
-        let gone_or_suspect = of.member.as_ref().is_none_or(|m| m.state != NodeState::Alive);
-        if self.awareness.score() > 0 && (trouble.is_some() || gone_or_suspect) {
-            findings.push(Finding::DoubtsItself(self.awareness.score()));
-        }
-        findings
-    }
-}
-
-/// What the newest probe tells, which was not answered directly.
-fn of_trouble(probe: &ProbeRecord, of: &Explanation, own_fault: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let stray = match &probe.outcome {
-        ProbeOutcome::StreamOnly { stray_ack } => *stray_ack,
-        ProbeOutcome::Failed(failed) => failed.stray_ack,
-        _ => None,
-    };
-    findings.extend(stray.map(Finding::StrayAcks));
-    // Its own packets, since it stopped answering: not in answer to a probe, or that would have counted.
-    let failed = |probe: &&ProbeRecord| !probe.outcome.is_answered();
-    let first = of.probes.iter().take_while(failed).last().unwrap_or(probe);
-    let since = suspected_since(of).map_or(first.sent_at, |began| began.min(first.sent_at));
-    let heard = of.heard.filter(|heard| *heard > since && stray.is_none());
-    if let Some(heard) = heard {
-        findings.push(Finding::OneWay { heard: of.asked_at.saturating_duration_since(heard) });
-    }
-    match &probe.outcome {
-        ProbeOutcome::Relayed { by } => {
-            findings.push(Finding::OnlyThroughRelays { by: by.clone() });
-        }
-        ProbeOutcome::StreamOnly { stray_ack: None } => findings.push(Finding::StreamsOnly),
-        ProbeOutcome::Failed(failed) if failed.send_failed => findings.push(Finding::CannotSend),
-        ProbeOutcome::Failed(failed) if heard.is_none() && stray.is_none() && !own_fault => {
-            findings.push(Finding::Unreachable { relays: nacks(failed) });
-        }
-        _ => {}
-    }
-    findings
-}
-
-/// When anybody began to suspect it, as far as that is known here: it answered nobody from then on.
-fn suspected_since(of: &Explanation) -> Option<Instant> {
-    let death = of.member.as_ref().and_then(|member| member.death.as_ref());
-    let ended = death.and_then(|death| death.suspicion.as_ref()).map(|suspicion| suspicion.began);
-    of.suspicion.as_ref().map(|suspicion| suspicion.began).or(ended)
-}
-
-fn nacks(failed: &FailedProbe) -> usize {
-    failed.relays.iter().filter(|relay| relay.nacked).count()
-}
-
-fn packets_only(of: &Explanation) -> Option<Finding> {
-    let (probe, stream) = (of.probes.first()?, of.stream.as_ref()?);
-    let error = stream.error.as_ref().filter(|_| probe.outcome.is_direct())?;
-    Some(Finding::PacketsOnly { error: error.clone() })
-}
-
-/// Whether it answered this node although others accuse it.
-fn answers_here(of: &Explanation, own: &NodeId) -> Option<Finding> {
-    let probe = of.probes.first().filter(|probe| probe.outcome.is_answered())?;
-    let member = of.member.as_ref();
-    let death = member.and_then(|m| m.death.as_ref()).filter(|death| !death.left);
-    let accusers: Vec<NodeId> = match (&of.suspicion, death) {
-        (Some(suspicion), _) => suspicion.suspected_by.clone(),
-        (None, Some(death)) => vec![death.declared_by.clone()],
-        (None, None) => return None,
-    };
-    if accusers.contains(own) {
-        return None;
-    }
-    let probed = of.asked_at.saturating_duration_since(probe.sent_at);
-    Some(Finding::AnswersHere { accusers, probed })
 }

@@ -24,7 +24,8 @@
 //! | `reap` | forgetting the dead, and remembering that they were |
 //! | `reconnect` | finding failed members again |
 //! | `reconfigure` | other settings while the node runs |
-//! | `diary`, `explain` | what is remembered for it, and why a member is in its state |
+//! | `diary`, `findings`, `explain` | what is remembered, what follows, and why a member is in its state |
+//! | `shown` | texts of peers, safe to show |
 //! | `gauges` | how much there is of everything at one moment |
 //! | `timer`, `scale`, `rate`, `event` | wake-ups, formulas, rates, what is reported |
 
@@ -39,6 +40,7 @@ mod digest;
 mod eager;
 mod event;
 mod explain;
+mod findings;
 mod gauges;
 mod gossip;
 mod join;
@@ -53,6 +55,7 @@ mod reconnect;
 mod refute;
 mod relay;
 pub(crate) mod scale;
+mod shown;
 mod suspicion;
 mod sync;
 pub mod testing;
@@ -77,11 +80,13 @@ pub use diary::{HealthCause, HealthChange, ProbeOutcome, ProbeRecord, Stall, Str
 pub use event::{
     Death, Event, FailedProbe, Member, OperationId, RelayOutcome, StreamOutcome, SuspicionSummary,
 };
-pub use explain::{Explanation, Finding, Health, SuspicionStatus};
+pub use explain::{Explanation, Health, SuspicionStatus};
+pub use findings::Finding;
 pub use gauges::{Gauges, QueueGauge};
 pub use gossip::{Priority, Transmit};
 pub use push_pull::{SYNC_TOPIC, StreamRequest, StreamRequestKind, StreamResponse};
 pub use reap::Tombstone;
+pub use shown::Shown;
 
 use self::awareness::Awareness;
 use self::gossip::{Outgoing, UserQueues};

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::diary::{HealthCause, ProbeOutcome};
+use super::diary::{HealthCause, ProbeNote, ProbeOutcome, ProbeRecord};
 use super::event::{FailedProbe, OperationId, RelayOutcome, StreamOutcome};
 use super::gossip::Outgoing;
 use super::push_pull::Purpose as ExchangePurpose;
@@ -254,6 +254,7 @@ impl Membership {
     /// Whether this ack is for the running probe (and then it has been dealt with).
     pub(super) fn probe_acked(&mut self, from: &Peer, ack: &Ack<'_>, now: Instant) -> bool {
         let Some(probe) = self.probe.as_ref().filter(|p| p.sequence == ack.sequence) else {
+            self.note_late_ack(from, ack.sequence, now);
             return false;
         };
         if !self.is_asked(from, probe) {
@@ -387,7 +388,9 @@ impl Membership {
         stats.probes_unanswered_direct += u64::from(!direct);
         stats.probes_unanswered_indirect += u64::from(asked_relays && (by_stream || by_nobody));
         stats.probes_unanswered_stream += u64::from(asked_stream && by_nobody);
-        self.diary.note_probe(node, probe.sent_at, outcome);
+        let (sent_at, incarnation, late_ack) = (probe.sent_at, probe.incarnation, None);
+        let record = ProbeRecord { sent_at, ended_at: now, incarnation, outcome, late_ack };
+        self.diary.note_probe(ProbeNote { node: probe.node, sequence: probe.sequence, record });
         probe.timeout.into_iter().for_each(|key| self.timers.cancel(key));
         self.timers.cancel(probe.deadline);
         self.change_health(health_delta, cause, now);

@@ -1,6 +1,7 @@
 //! What a node says of a member's state, and of itself.
 
 use super::*;
+use crate::error::ExchangeError;
 use crate::membership::{Finding, HealthCause, ProbeOutcome};
 
 /// A cluster that compares members and exchanges nothing, after a while of health.
@@ -154,9 +155,15 @@ fn an_accusation_by_others_is_held_against_the_own_probe() {
     one.advance(secs(10));
     one.receive(2, &[suspect("n1", 1, "n2")]);
     let explanation = one.machine.explain("n1", one.now).unwrap();
+    assert_eq!(explanation.findings, [], "it may have stopped since it was asked");
+    one.advance(secs(8));
+    let explanation = one.machine.explain("n1", one.now).unwrap();
     let accusers = vec![id(2)];
-    assert!(matches!(&explanation.findings[..],
-        [Finding::AnswersHere { accusers: by, .. }] if *by == accusers));
+    assert!(
+        matches!(&explanation.findings[..],
+        [Finding::AnswersHere { accusers: by, .. }] if *by == accusers),
+        "{explanation}"
+    );
     assert!(explanation.to_string().contains("it is accused by n2"), "{explanation}");
 }
 
@@ -187,4 +194,200 @@ fn what_is_remembered_is_bounded() {
         one.machine.handle_stall(ms(i), one.now);
     }
     assert_eq!(one.machine.health(one.now).stalls.len(), 8);
+}
+
+/// How often a node says such a thing of another, asked ten times a second.
+fn times_found(
+    net: &mut Net,
+    (ats, of): (std::ops::Range<usize>, usize),
+    time: Duration,
+    is: impl Fn(&Finding) -> bool,
+) -> usize {
+    let (end, mut times) = (net.now + time, 0);
+    while net.now < end {
+        net.run(ms(100));
+        for at in ats.clone() {
+            let explanation = net.hosts[at].machine.explain(&name(of), net.now);
+            times += explanation.map_or(0, |e| e.findings.iter().filter(|f| is(f)).count());
+        }
+    }
+    times
+}
+
+#[test]
+fn nobody_is_blamed_for_a_crash_that_came_after_the_last_answer() {
+    for seed in 0..5 {
+        let mut net = Net::cluster(10, quiet(), seed * 100);
+        net.run(secs(20));
+        net.crash(9);
+        let blames = |f: &Finding| matches!(f, Finding::AnswersHere { .. });
+        assert_eq!(times_found(&mut net, (0..9, 9), secs(28), blames), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stream_that_failed_in_another_life_says_nothing_of_this_one() {
+    let mut config = quiet();
+    config.push_pull_interval = secs(5);
+    let mut net = Net::cluster(8, config, 3);
+    net.run(secs(20));
+    net.crash(7);
+    let blocked = |f: &Finding| matches!(f, Finding::PacketsOnly { .. });
+    assert_eq!(times_found(&mut net, (0..7, 7), secs(20), blocked), 0, "crashed");
+    net.restart(7);
+    net.call(7, |machine, _| machine.join(peer(0)));
+    assert_eq!(times_found(&mut net, (0..7, 7), secs(60), blocked), 0, "restarted");
+}
+
+#[test]
+fn a_refused_stream_is_not_a_blocked_one() {
+    let mut one = One::new(quiet());
+    one.healthy = true;
+    for (node, message, refused) in [
+        ("n1", "Connection refused (os error 111)", true),
+        ("refused", "Connection reset by peer", false),
+    ] {
+        one.receive(1, &[Message::Alive(alive(node, 1, 1))]);
+        one.advance(secs(10));
+        let peer = Peer::named(addr(1), NodeId::new(node).unwrap());
+        let message = message.to_owned();
+        let error = ExchangeError::Io { peer: peer.clone(), message };
+        one.machine.note_stream(&peer, Some(error.to_string()), one.now);
+        one.advance(secs(10));
+        let text = one.machine.explain(node, one.now).unwrap().to_string();
+        assert!(text.contains("it answers packets, but streams to it fail"), "{text}");
+        assert_eq!(text.contains("nothing listens"), refused, "{text}");
+        assert_eq!(text.contains("port is blocked"), !refused, "{text}");
+    }
+}
+
+#[test]
+fn a_stall_explains_only_the_probe_that_it_overlaps() {
+    let mut config = quiet();
+    config.gossip_to_the_dead_time = secs(36_000);
+    let mut net = Net::cluster(4, config, 3);
+    net.run(secs(20));
+    net.crash(3);
+    net.until(secs(60), |net| net.state(0, 3) == Some(NodeState::Dead)).expect("it dies");
+    net.run(secs(30));
+    let before = findings(&net, 0, 3);
+    assert!(matches!(before[0], Finding::Unreachable { .. }), "{before:?}");
+    net.call(0, |machine, now| machine.handle_stall(ms(100), now));
+    assert_eq!(findings(&net, 0, 3), before);
+
+    // The stall that made the end of a probe late is told right after it, and may be long.
+    let mut one = One::knowing(quiet(), 1);
+    one.next_ping();
+    one.advance(secs(1));
+    one.machine.handle_stall(ms(700), one.now + ms(600));
+    let explanation = one.machine.explain("n1", one.now + ms(600)).unwrap();
+    let stood_still = |f: &Finding| matches!(f, Finding::StoodStill { .. });
+    assert!(explanation.findings.iter().any(stood_still), "{explanation}");
+}
+
+#[test]
+fn one_lost_ack_is_no_route_that_is_cut() {
+    let mut net = healthy(6);
+    let mut lost = false;
+    net.lose(move |from, to, kind| {
+        let this = !lost && (from, to) == (1, 0) && kind == Kind::Packet(MessageKind::Ack);
+        lost |= this;
+        this
+    });
+    let one_way = |f: &Finding| matches!(f, Finding::OneWay { .. });
+    assert_eq!(times_found(&mut net, (0..1, 1), secs(30), one_way), 0);
+}
+
+#[test]
+fn answers_that_come_after_their_probe_are_late_and_not_lost() {
+    let mut net = healthy(4);
+    net.delay = ms(600);
+    let late = |f: &Finding| matches!(f, Finding::AnswersLate { after } if *after == ms(1200));
+    until_found(&mut net, 0, 3, late);
+    assert!(says(&net, 0, 3).contains("it answers, but later than the timeout (after 1.2 s)"));
+    assert!(says(&net, 0, 3).contains("; its own answer came after 1.2 s"));
+    let one_way = |f: &Finding| matches!(f, Finding::OneWay { .. });
+    assert_eq!(times_found(&mut net, (0..1, 3), secs(60), one_way), 0);
+}
+
+fn says_cut_off(finding: &Finding) -> bool {
+    matches!(finding, Finding::NothingArrives { .. })
+}
+
+#[test]
+fn the_last_node_left_does_not_know_whether_it_is_cut_off() {
+    let mut net = healthy(3);
+    net.crash(1);
+    net.run(secs(60));
+    // No stream is refused either.
+    net.lose(|_, _, _| true);
+    let asked = |f: &Finding| matches!(f, Finding::OnlyOneAsked { node, .. } if *node == id(2));
+    let found = until_found(&mut net, 0, 2, asked);
+    assert!(!found.iter().any(says_cut_off), "{found:?}");
+    assert!(says(&net, 0, 2).contains("either that is down, or this node itself is cut off"));
+    net.run(secs(3600));
+    let health = net.hosts[0].machine.health(net.now);
+    assert!(health.findings.iter().any(asked), "{health}");
+    assert!(!health.findings.iter().any(says_cut_off), "{health}");
+}
+
+#[test]
+fn who_hears_none_of_several_is_cut_off_to_the_end() {
+    let mut net = healthy(3);
+    net.lose(|from, to, _| from == 0 || to == 0);
+    until_found(&mut net, 0, 1, says_cut_off);
+    net.run(secs(600));
+    let health = net.hosts[0].machine.health(net.now);
+    assert!(health.findings.iter().any(says_cut_off), "{health}");
+}
+
+#[test]
+fn a_host_that_refuses_a_stream_shows_that_the_network_works() {
+    let mut net = healthy(2);
+    net.crash(1);
+    let cut = |f: &Finding| says_cut_off(f) || matches!(f, Finding::OnlyOneAsked { .. });
+    assert_eq!(times_found(&mut net, (0..1, 1), ms(4500), cut), 0, "{}", says(&net, 0, 1));
+    let down = |f: &Finding| matches!(f, Finding::Unreachable { .. });
+    assert!(findings(&net, 0, 1).iter().any(down), "{}", says(&net, 0, 1));
+    assert_eq!(net.hosts[0].machine.health(net.now).findings, []);
+}
+
+/// Without nacks a relay that hears nothing either is silent too.
+#[test]
+fn the_silence_of_relays_that_know_no_nacks_is_no_evidence() {
+    for seed in 0..5 {
+        let mut config = quiet();
+        config.lifeguard.health_aware_probe = false;
+        let mut net = Net::cluster(3, config, seed * 100);
+        net.run(secs(10));
+        net.lose(|from, to, _| from == 2 || to == 2);
+        assert_eq!(times_found(&mut net, (0..2, 2), secs(10), says_cut_off), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_name_cannot_forge_a_line() {
+    let forger = "n1\n  forged \u{1b}[2J\u{202e}";
+    let mut one = One::knowing(quiet(), 1);
+    one.receive(1, &[Message::Alive(alive(forger, 5, 1))]);
+    one.receive(1, &[suspect("n1", 1, forger)]);
+    one.healthy = true;
+    one.advance(secs(2));
+    let accused = one.machine.explain("n1", one.now).unwrap().to_string();
+    assert!(accused.contains(r"n1\n  forged \u{1b}[2J\u{202e}"), "{accused}");
+    one.receive(1, &[dead("n1", 1, forger), suspect(forger, 1, forger)]);
+    one.healthy = false;
+    one.advance(secs(20));
+    let texts = [
+        accused,
+        one.machine.explain("n1", one.now).unwrap().to_string(),
+        one.machine.explain(forger, one.now).unwrap().to_string(),
+        one.machine.health(one.now).to_string(),
+    ];
+    for text in texts {
+        assert!(text.contains(r"\n  forged"), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("  forged")), "{text}");
+        let misleads = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(misleads), "{text}");
+    }
 }
