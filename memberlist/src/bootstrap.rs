@@ -56,7 +56,7 @@ fn is_alone<T: Transport>(node: &Memberlist<T>) -> bool {
 }
 
 async fn attempt<T: Transport>(node: &Memberlist<T>, seeds: &[String]) {
-    match node.join(seeds).await {
+    match node.join_all(seeds, true).await {
         Ok(results) => {
             let joined = results.iter().filter(|seed| SeedResult::is_joined(seed)).count();
             if !is_alone(node) {

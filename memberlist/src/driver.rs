@@ -283,7 +283,11 @@ impl<T: Transport> Driver<T> {
     fn take_command(&mut self, command: Command) -> Flow {
         let now = now();
         match command {
-            Command::Join { peer, cancelled, reply } => {
+            // Nobody who has said farewell meanwhile comes back by itself.
+            Command::Join { by_itself: true, reply, .. } if self.machine.has_left() => {
+                let _ = reply.send(Err(ExchangeError::Cancelled));
+            }
+            Command::Join { peer, cancelled, reply, .. } => {
                 let id = self.machine.join(peer);
                 self.waiting.joins.insert(id, reply);
                 self.watch_join(id, cancelled);
