@@ -284,3 +284,26 @@ async fn who_leaves_while_a_seed_is_looked_up_stays_away() {
     node.join([seed.addr().to_string()]).await.unwrap();
     agree(&[&seed, &node]).await;
 }
+
+#[tokio::test]
+async fn a_silent_target_of_a_service_hides_no_other() {
+    let server = NameServer::start().await;
+    let seed = asking("seed", &server, |_| {}).await;
+    server.set_ips("one.example", [seed.addr().ip()]);
+    let targets = vec![service("a.dead.example", 7), service("one.example", seed.addr().port())];
+    server.set("_memberlist._udp.example", RecordType::SRV, targets);
+    let dead = |name: &str, _| name.ends_with(".dead.example.");
+    let partly = hesitant(&server, Duration::ZERO, dead).await;
+    let node = asking("node", &partly, |c| c.dns.timeout = Duration::from_secs(2)).await;
+    node.join(["_memberlist._udp.example"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_about_ipv6_gives_the_ipv4_addresses() {
+    let server = NameServer::start().await;
+    let seed = asking("seed", &server, |_| {}).await;
+    server.set_ips("one.example", [seed.addr().ip()]);
+    let partly = hesitant(&server, Duration::ZERO, |_, kind| kind == RecordType::AAAA).await;
+    let node = asking("node", &partly, |c| c.dns.timeout = Duration::from_secs(1)).await;
+    node.join([format!("one.example:{}", seed.addr().port())]).await.unwrap();
+}
