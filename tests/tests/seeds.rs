@@ -307,3 +307,24 @@ async fn a_server_that_is_silent_about_ipv6_gives_the_ipv4_addresses() {
     let node = asking("node", &partly, |c| c.dns.timeout = Duration::from_secs(1)).await;
     node.join([format!("one.example:{}", seed.addr().port())]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_seed_that_is_silent_keeps_no_node_without_handles() {
+    let server = NameServer::start().await;
+    let silent = TcpListener::bind((own_loopback(), 0)).await.unwrap();
+    let seed = silent.local_addr().unwrap().to_string();
+    let node = asking("node", &server, |config| {
+        config.seeds = vec![seed];
+        config.protocol.stream_timeout = Duration::from_secs(30);
+    })
+    .await;
+    let own = node.addr();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(node);
+    let free = async {
+        while std::net::UdpSocket::bind(own).is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), free).await.expect("its port is free");
+}
