@@ -27,7 +27,7 @@ use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
 use crate::layers::{Layers, Wrapping};
 use crate::limit::Backoff;
-use crate::lines::Lines;
+use crate::lines::{Lines, Shown};
 use crate::messages::Delivery;
 use crate::meter::Sample;
 use crate::shared::{Shared, peer_of};
@@ -544,7 +544,7 @@ impl<T: Transport> Driver<T> {
                 self.waiting.pings.remove(&id).map(|reply| reply.send(rtt));
             }
             Happened::JoinDone { id, peer, result } => {
-                debug!(%peer, ?result, "join ended");
+                debug!(peer = %Shown(&peer), ?result, "join ended");
                 self.waiting.joining.remove(&id);
                 self.waiting.joins.remove(&id).map(|reply| reply.send(result));
             }
@@ -553,7 +553,9 @@ impl<T: Transport> Driver<T> {
                     let _ = reply.send(());
                 }
             }
-            Happened::ExchangeFailed(error) => debug!(%error, "exchange of states failed"),
+            Happened::ExchangeFailed(error) => {
+                debug!(error = %Shown(error), "exchange of states failed")
+            }
             Happened::Disagreement { member, since } => {
                 self.lines.disagreement(&self.shared.id, &member, since, now());
             }
@@ -576,7 +578,7 @@ impl<T: Transport> Driver<T> {
             }
             Happened::Updated(member) => Event::Updated(member),
             Happened::Suspected(member) => {
-                debug!(node = %member.id(), addr = %member.addr(), "suspected");
+                debug!(node = %Shown(member.id()), addr = %member.addr(), "suspected");
                 Event::Suspected(member)
             }
             Happened::Cleared(member) => Event::Cleared(member),
