@@ -205,7 +205,7 @@ impl<T: Transport> Driver<T> {
         let (shared, dropped) = (&self.shared, &self.shared.hub.dropped);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let messages = self.messages.max_capacity() - self.messages.capacity();
-        self.context.meter.publish(&Sample {
+        let sample = Sample {
             stats: self.machine.stats(),
             gauges: self.machine.gauges(now),
             own_drops: [
@@ -219,7 +219,14 @@ impl<T: Transport> Driver<T> {
             messages,
             events: shared.hub.waiting_events(),
             keys: self.context.layers.sealing.key_counts(),
-        });
+        };
+        self.context.meter.publish(&sample);
+        if at_the_end {
+            // A gauge keeps its value for ever, and nothing is there any more.
+            let (gauges, keys) = (Default::default(), Vec::new());
+            let nothing = Sample { gauges, keys, commands: 0, messages: 0, events: 0, ..sample };
+            self.context.meter.publish(&nothing);
+        }
     }
 
     fn note_stall(&mut self, late: Duration) {

@@ -195,3 +195,20 @@ async fn keys_that_come_and_go_make_no_series_without_end() {
     assert_eq!(labels("memberlist.key.sealed"), 64 + 1);
     assert_eq!(metrics.value("memberlist.key.opened", &[("key", "other")]), 0.0);
 }
+
+#[tokio::test]
+async fn gauges_of_a_node_that_has_ended_are_zero() {
+    let cluster = Cluster::<MemoryTransport>::new();
+    let key = SecretKey::generate(KeySize::Bits128).unwrap();
+    let (a, metrics) = start(&cluster, "a", &key).await;
+    let (b, _) = start(&cluster, "b", &key).await;
+    b.join([a.addr().to_string()]).await.unwrap();
+    agree(&[&a, &b]).await;
+    a.shutdown().await;
+    for ((name, labels), value) in metrics.read() {
+        let metric = CATALOGUE.iter().find(|metric| metric.name == name).unwrap();
+        if metric.kind == MetricKind::Gauge {
+            assert_eq!(value, 0.0, "{name} {labels:?}");
+        }
+    }
+}

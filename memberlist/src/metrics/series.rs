@@ -307,8 +307,11 @@ impl Meter {
         for (gauge, count) in instruments.members.iter().zip(sample.gauges.members) {
             gauge.set(count as f64);
         }
+        // Without even itself among the members the node has ended, and its streams end with it.
+        let ended = sample.gauges.members.iter().all(|count| *count == 0);
         for (gauge, open) in instruments.streams_open.0.iter().zip(&instruments.open) {
-            gauge.set(open.load(Ordering::Relaxed) as f64);
+            let open = if ended { 0 } else { open.load(Ordering::Relaxed) };
+            gauge.set(open as f64);
         }
         instruments.publish_keys(sample);
     }
