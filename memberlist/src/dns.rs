@@ -72,10 +72,10 @@ impl Lookup {
         let in_time = tokio::time::timeout(self.settings.timeout, asking).await.is_ok();
         match answers {
             Answers { found, .. } if !found.is_empty() => Ok(found),
+            _ if !in_time => Err(format!("no answer within {:?}", self.settings.timeout)),
             Answers { fault: Some((of, fault)), .. } if of == host => Err(fault),
             Answers { fault: Some((of, fault)), .. } => Err(format!("{of}: {fault}")),
-            Answers { found, .. } if in_time => Ok(found),
-            _ => Err(format!("no answer within {:?}", self.settings.timeout)),
+            Answers { found, .. } => Ok(found),
         }
     }
 
