@@ -324,3 +324,46 @@ pub(super) fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey>
     let mut all = keys.keyring.keys().into_iter();
     all.find(|key| key.fingerprint() == name).filter(|_| newer && travelled)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tracing::span;
+
+    use super::*;
+
+    /// Counts lines.
+    struct Count(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Count {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_member_that_changes_keys_without_end_fills_no_log() {
+        let (lines, peer) = (
+            Arc::<AtomicU64>::default(),
+            Peer::from(std::net::SocketAddr::from(([10, 0, 0, 1], 1))),
+        );
+        let key = SecretKey::generate(memberlist_security::KeySize::Bits128).unwrap();
+        let request = KeyRequest::Install(key);
+        tracing::subscriber::with_default(Count(Arc::clone(&lines)), || {
+            (0..1000).for_each(|_| note_change(&peer, &request, &Ok(Vec::new())));
+        });
+        // Other tests take of it as well.
+        assert!(lines.load(Ordering::Relaxed) <= KEY_LINES);
+    }
+}
