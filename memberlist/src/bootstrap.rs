@@ -20,6 +20,10 @@ use crate::handle::{Inner, Memberlist};
 
 /// The pause after the first attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How often an attempt looks whether anybody else holds the node.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Those of the task itself, while it tries.
+const OWN_HANDLES: usize = 2;
 
 /// Joins the seeds whenever the node is alone.
 pub(crate) async fn join_while_alone<T: Transport>(
@@ -34,19 +38,28 @@ pub(crate) async fn join_while_alone<T: Transport>(
         let Some(inner) = node.upgrade().filter(|inner| !inner.commands.is_closed()) else {
             return;
         };
-        let node = Memberlist::of(inner);
+        let node = Memberlist::of(Arc::clone(&inner));
         match is_alone(&node) {
-            true => {
-                attempt(&node, &seeds).await;
-            }
+            true => tokio::select! {
+                () = attempt(&node, &seeds) => {}
+                () = abandoned(&inner) => return,
+            },
             false => pause = FIRST_PAUSE.min(longest),
         }
         let wait = pause.mul_f64(rng.random_range(0.75..1.25));
         if is_alone(&node) {
             pause = (pause * 2).min(longest);
         }
-        drop(node);
+        drop((node, inner));
         sleep(wait).await;
+    }
+}
+
+/// Until nobody else holds the node. An attempt can take as long as a seed is silent, and must not keep the
+/// node's port until then.
+async fn abandoned<T: Transport>(inner: &Arc<Inner<T>>) {
+    while Arc::strong_count(inner) > OWN_HANDLES {
+        sleep(LOOK_AROUND).await;
     }
 }
 
@@ -56,7 +69,7 @@ fn is_alone<T: Transport>(node: &Memberlist<T>) -> bool {
 }
 
 async fn attempt<T: Transport>(node: &Memberlist<T>, seeds: &[String]) {
-    match node.join(seeds).await {
+    match node.join_all(seeds, true).await {
         Ok(results) => {
             let joined = results.iter().filter(|seed| SeedResult::is_joined(seed)).count();
             if !is_alone(node) {

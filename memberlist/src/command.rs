@@ -21,6 +21,8 @@ pub(crate) type Cancelled = oneshot::Receiver<()>;
 pub(crate) enum Command {
     Join {
         peer: Peer,
+        /// Whether nobody but the node itself wants it: then a node that has left stays so.
+        by_itself: bool,
         cancelled: Cancelled,
         reply: oneshot::Sender<Result<usize, ExchangeError>>,
     },

@@ -27,7 +27,7 @@ use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
 use crate::layers::{Layers, Wrapping};
 use crate::limit::Backoff;
-use crate::lines::Lines;
+use crate::lines::{Lines, Shown};
 use crate::messages::Delivery;
 use crate::meter::Sample;
 use crate::shared::{Shared, peer_of};
@@ -205,7 +205,7 @@ impl<T: Transport> Driver<T> {
         let (shared, dropped) = (&self.shared, &self.shared.hub.dropped);
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let messages = self.messages.max_capacity() - self.messages.capacity();
-        self.context.meter.publish(&Sample {
+        let sample = Sample {
             stats: self.machine.stats(),
             gauges: self.machine.gauges(now),
             own_drops: [
@@ -219,7 +219,14 @@ impl<T: Transport> Driver<T> {
             messages,
             events: shared.hub.waiting_events(),
             keys: self.context.layers.sealing.key_counts(),
-        });
+        };
+        self.context.meter.publish(&sample);
+        if at_the_end {
+            // A gauge keeps its value for ever, and nothing is there any more.
+            let (gauges, keys) = (Default::default(), Vec::new());
+            let nothing = Sample { gauges, keys, commands: 0, messages: 0, events: 0, ..sample };
+            self.context.meter.publish(&nothing);
+        }
     }
 
     fn note_stall(&mut self, late: Duration) {
@@ -283,7 +290,11 @@ impl<T: Transport> Driver<T> {
     fn take_command(&mut self, command: Command) -> Flow {
         let now = now();
         match command {
-            Command::Join { peer, cancelled, reply } => {
+            // Nobody who has said farewell meanwhile comes back by itself.
+            Command::Join { by_itself: true, reply, .. } if self.machine.has_left() => {
+                let _ = reply.send(Err(ExchangeError::Cancelled));
+            }
+            Command::Join { peer, cancelled, reply, .. } => {
                 let id = self.machine.join(peer);
                 self.waiting.joins.insert(id, reply);
                 self.watch_join(id, cancelled);
@@ -541,7 +552,7 @@ impl<T: Transport> Driver<T> {
                 self.waiting.pings.remove(&id).map(|reply| reply.send(rtt));
             }
             Happened::JoinDone { id, peer, result } => {
-                debug!(%peer, ?result, "join ended");
+                debug!(peer = %Shown(&peer), ?result, "join ended");
                 self.waiting.joining.remove(&id);
                 self.waiting.joins.remove(&id).map(|reply| reply.send(result));
             }
@@ -550,7 +561,9 @@ impl<T: Transport> Driver<T> {
                     let _ = reply.send(());
                 }
             }
-            Happened::ExchangeFailed(error) => debug!(%error, "exchange of states failed"),
+            Happened::ExchangeFailed(error) => {
+                debug!(error = %Shown(error), "exchange of states failed")
+            }
             Happened::Disagreement { member, since } => {
                 self.lines.disagreement(&self.shared.id, &member, since, now());
             }
@@ -573,7 +586,7 @@ impl<T: Transport> Driver<T> {
             }
             Happened::Updated(member) => Event::Updated(member),
             Happened::Suspected(member) => {
-                debug!(node = %member.id(), addr = %member.addr(), "suspected");
+                debug!(node = %Shown(member.id()), addr = %member.addr(), "suspected");
                 Event::Suspected(member)
             }
             Happened::Cleared(member) => Event::Cleared(member),

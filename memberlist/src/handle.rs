@@ -328,12 +328,25 @@ impl<T: Transport> Memberlist<T> {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
+        self.join_all(seeds, false).await
+    }
+
+    /// As [`join`](Self::join); one that the node begins by itself does not bring it back when it has left.
+    pub(crate) async fn join_all<I>(
+        &self,
+        seeds: I,
+        by_itself: bool,
+    ) -> Result<Vec<SeedResult>, JoinError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
         self.check_open()?;
         let mut running: FuturesUnordered<_> = (seeds.into_iter())
             .enumerate()
             .map(|(at, seed)| {
                 let seed = seed.as_ref().to_owned();
-                async move { (at, self.join_seed(seed).await) }
+                async move { (at, self.join_seed(seed, by_itself).await) }
             })
             .collect();
         if running.is_empty() {
@@ -351,15 +364,16 @@ impl<T: Transport> Memberlist<T> {
         }
     }
 
-    async fn join_seed(&self, seed: String) -> Result<SeedResult, Closed> {
+    async fn join_seed(&self, seed: String, by_itself: bool) -> Result<SeedResult, Closed> {
         let (name, addrs) = match self.resolve(&seed).await {
             Ok(found) => found,
             Err(error) => {
                 return Ok(SeedResult { seed, attempts: Vec::new(), error: Some(error) });
             }
         };
-        let mut running: FuturesUnordered<_> =
-            addrs.into_iter().map(|addr| self.join_address(addr, name.clone())).collect();
+        let mut running: FuturesUnordered<_> = (addrs.into_iter())
+            .map(|addr| self.join_address(addr, name.clone(), by_itself))
+            .collect();
         let mut attempts = Vec::new();
         while let Some(attempt) = running.next().await {
             attempts.push(attempt?);
@@ -382,13 +396,14 @@ impl<T: Transport> Memberlist<T> {
         &self,
         addr: SocketAddr,
         name: Option<NodeId>,
+        by_itself: bool,
     ) -> Result<Attempt, Closed> {
         // Never closed, so there is always a permit to wait for.
         let _permit = self.inner.join_permits.acquire().await.map_err(|_| Closed)?;
         // Dropping `_alive` tells the stream's task that nobody waits any more.
         let (_alive, cancelled) = oneshot::channel();
         let peer = Peer { addr, name };
-        let result = self.ask(|reply| Command::Join { peer, cancelled, reply }).await?;
+        let result = self.ask(|reply| Command::Join { peer, by_itself, cancelled, reply }).await?;
         Ok(Attempt { addr, result })
     }
 

@@ -3,6 +3,7 @@
 //! A healthy cluster says nothing above `debug` but who joins and who goes. `warn` is for what somebody should
 //! look at, `error` for an application that panics.
 
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,29 @@ use memberlist_transport::{RecvError, SendError};
 use tracing::{debug, info, warn};
 
 use crate::limit::RateLimit;
+
+/// Something of a peer, without what could forge a line or turn it round.
+pub(crate) struct Shown<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c {
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => {
+                write!(self.0, "{}", c.escape_unicode())
+            }
+            c if c.is_control() => write!(self.0, "{}", c.escape_unicode()),
+            c => self.0.write_char(c),
+        })
+    }
+}
 
 /// Lines about members that come or go in a spacing: a cluster of a thousand may join at once.
 const MEMBER_LINES: u64 = 1000;
@@ -47,13 +71,13 @@ impl Default for Lines {
 impl Lines {
     pub(crate) fn unreceivable(&mut self, error: &RecvError) {
         if let Some(more) = self.unreceivable.allow() {
-            warn!(%error, more, "could not receive a packet");
+            warn!(error = %Shown(error), more, "could not receive a packet");
         }
     }
 
     pub(crate) fn unsendable(&mut self, to: &Peer, error: &SendError) {
         if let Some(more) = self.unsendable.allow() {
-            warn!(%to, %error, more, "could not send a packet");
+            warn!(to = %Shown(to), error = %Shown(error), more, "could not send a packet");
         }
     }
 
@@ -61,10 +85,12 @@ impl Lines {
         let Some(more) = self.unreadable.allow() else { return };
         match error.reason() {
             DropReason::WrongFormat | DropReason::WrongVersion => {
-                warn!(%peer, %error, more, "a packet of another format: check that all nodes use the \
+                warn!(peer = %Shown(peer), error = %Shown(error), more, "a packet of another format: check that all nodes use the \
                     same wire format, label and encryption");
             }
-            _ => warn!(%peer, %error, more, "unreadable packet"),
+            _ => {
+                warn!(peer = %Shown(peer), error = %Shown(error), more, "unreadable packet");
+            }
         }
     }
 
@@ -84,7 +110,7 @@ impl Lines {
 
     pub(crate) fn joined(&mut self, member: &Member) {
         if let Some(more) = self.members.allow() {
-            info!(node = %member.id(), addr = %member.addr(), incarnation = member.incarnation, more,
+            info!(node = %Shown(member.id()), addr = %member.addr(), incarnation = member.incarnation, more,
                 "joined");
         }
     }
@@ -92,13 +118,13 @@ impl Lines {
     pub(crate) fn gone(&mut self, member: &Member) {
         let Some(more) = self.members.allow() else { return };
         let reason = member.death.as_deref().map(ToString::to_string).unwrap_or_default();
-        info!(node = %member.id(), addr = %member.addr(), incarnation = member.incarnation, more,
-            state = %member.state, "{reason}");
+        info!(node = %Shown(member.id()), addr = %member.addr(), incarnation = member.incarnation, more,
+            state = %member.state, "{}", Shown(reason));
     }
 
     pub(crate) fn conflict(&mut self, existing: &Node, other: &Node) {
         if let Some(more) = self.conflicts.allow() {
-            warn!(node = %existing.id, mine = %existing.addr, theirs = %other.addr, more,
+            warn!(node = %Shown(&existing.id), mine = %existing.addr, theirs = %other.addr, more,
                 "two nodes claim one name");
         }
     }
@@ -112,7 +138,7 @@ impl Lines {
     ) {
         if let Some(more) = self.disagreements.allow() {
             let seconds = now.saturating_duration_since(since).as_secs();
-            warn!(%own, %member, seconds, more, "this node and that member believe different members \
+            warn!(%own, member = %Shown(member), seconds, more, "this node and that member believe different members \
                 alive, and comparing them does not help");
         }
     }
@@ -120,11 +146,23 @@ impl Lines {
     pub(crate) fn packets_lost(&mut self, node: &Node, stray_ack: Option<SocketAddr>) {
         let Some(more) = self.packets_lost.allow() else { return };
         match stray_ack {
-            Some(from) => warn!(node = %node.id, addr = %node.addr, %from, more,
+            Some(from) => warn!(node = %Shown(&node.id), addr = %node.addr, %from, more,
                 "answers from another address than it advertises: set its advertise address, or switch \
                 `verify_ack_source` off"),
-            None => warn!(node = %node.id, addr = %node.addr, more,
+            None => warn!(node = %Shown(&node.id), addr = %node.addr, more,
                 "answers over a stream only: packets to it or from it are lost"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_forges_no_line() {
+        let name = "a\n\u{1b}[2Kb\u{202e}c\u{2069}\u{9b}";
+        assert_eq!(Shown(name).to_string(), r"a\u{a}\u{1b}[2Kb\u{202e}c\u{2069}\u{9b}");
+        assert_eq!(Shown("Köln-7").to_string(), "Köln-7");
     }
 }

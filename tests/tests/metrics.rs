@@ -173,3 +173,42 @@ async fn histograms_are_recorded_at_once() {
     }
     assert_eq!(nodes[0].own().unwrap().state, NodeState::Alive);
 }
+
+#[tokio::test]
+async fn keys_that_come_and_go_make_no_series_without_end() {
+    let cluster = Cluster::<MemoryTransport>::new();
+    let key = SecretKey::generate(KeySize::Bits128).unwrap();
+    let (a, metrics) = start(&cluster, "a", &key).await;
+    for _ in 0..80 {
+        let new = SecretKey::generate(KeySize::Bits128).unwrap();
+        let id = new.fingerprint();
+        a.keys().unwrap().install(new).await;
+        // Something happens at the node, and with that its metrics are brought up to date.
+        a.stats().await.unwrap();
+        a.stats().await.unwrap();
+        a.keys().unwrap().forced().remove(id).await.unwrap();
+    }
+    a.stats().await.unwrap();
+    let all = metrics.read();
+    let labels = |name: &str| all.keys().filter(|(of, _)| of == name).count();
+    assert_eq!(labels("memberlist.key.opened"), 64 + 1);
+    assert_eq!(labels("memberlist.key.sealed"), 64 + 1);
+    assert_eq!(metrics.value("memberlist.key.opened", &[("key", "other")]), 0.0);
+}
+
+#[tokio::test]
+async fn gauges_of_a_node_that_has_ended_are_zero() {
+    let cluster = Cluster::<MemoryTransport>::new();
+    let key = SecretKey::generate(KeySize::Bits128).unwrap();
+    let (a, metrics) = start(&cluster, "a", &key).await;
+    let (b, _) = start(&cluster, "b", &key).await;
+    b.join([a.addr().to_string()]).await.unwrap();
+    agree(&[&a, &b]).await;
+    a.shutdown().await;
+    for ((name, labels), value) in metrics.read() {
+        let metric = CATALOGUE.iter().find(|metric| metric.name == name).unwrap();
+        if metric.kind == MetricKind::Gauge {
+            assert_eq!(value, 0.0, "{name} {labels:?}");
+        }
+    }
+}

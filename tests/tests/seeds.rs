@@ -10,7 +10,7 @@ use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use memberlist::memory::{MemoryNetwork, MemoryTransport};
 use memberlist::net::NetTransport;
-use memberlist::{Builder, Config, JoinError, Memberlist};
+use memberlist::{Builder, Config, JoinError, Memberlist, NodeState};
 use memberlist_tests::cluster::own_loopback;
 use memberlist_tests::{Cluster, agree, quick, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -242,4 +242,89 @@ async fn seeds_that_are_none_are_refused_at_the_start() {
     let started = Builder::new(config).start(cluster.transport().await).await;
     let error = started.err().unwrap().to_string();
     assert!(error.contains("`seeds`"), "{error}");
+}
+
+/// An address where this server answers so late, and about some names and kinds not at all.
+async fn hesitant(
+    server: &NameServer,
+    pause: Duration,
+    silent: impl Fn(&str, RecordType) -> bool + Send + 'static,
+) -> NameServer {
+    let udp = UdpSocket::bind((own_loopback(), 0)).await.unwrap();
+    let hesitant = NameServer { addr: udp.local_addr().unwrap(), ..server.clone() };
+    let server = server.clone();
+    tokio::spawn(async move {
+        let mut buf = [0; 4096];
+        while let Ok((len, from)) = udp.recv_from(&mut buf).await {
+            let query = Message::from_vec(&buf[..len]).unwrap().queries()[0].clone();
+            if !silent(&query.name().to_lowercase().to_utf8(), query.query_type()) {
+                tokio::time::sleep(pause).await;
+                udp.send_to(&server.answer(&buf[..len], 4096), from).await.unwrap();
+            }
+        }
+    });
+    hesitant
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_seed_is_looked_up_stays_away() {
+    let server = NameServer::start().await;
+    let seed = asking("seed", &server, |_| {}).await;
+    server.set_ips("one.example", [seed.addr().ip()]);
+    let late = hesitant(&server, Duration::from_millis(500), |_, _| false).await;
+    let node = asking("node", &late, |config| {
+        config.seeds = vec![format!("one.example:{}", seed.addr().port())];
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    node.leave(Duration::from_secs(5)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.own().unwrap().state, NodeState::Left);
+    assert_eq!(seed.member_count(), 1);
+    node.join([seed.addr().to_string()]).await.unwrap();
+    agree(&[&seed, &node]).await;
+}
+
+#[tokio::test]
+async fn a_silent_target_of_a_service_hides_no_other() {
+    let server = NameServer::start().await;
+    let seed = asking("seed", &server, |_| {}).await;
+    server.set_ips("one.example", [seed.addr().ip()]);
+    let targets = vec![service("a.dead.example", 7), service("one.example", seed.addr().port())];
+    server.set("_memberlist._udp.example", RecordType::SRV, targets);
+    let dead = |name: &str, _| name.ends_with(".dead.example.");
+    let partly = hesitant(&server, Duration::ZERO, dead).await;
+    let node = asking("node", &partly, |c| c.dns.timeout = Duration::from_secs(2)).await;
+    node.join(["_memberlist._udp.example"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_about_ipv6_gives_the_ipv4_addresses() {
+    let server = NameServer::start().await;
+    let seed = asking("seed", &server, |_| {}).await;
+    server.set_ips("one.example", [seed.addr().ip()]);
+    let partly = hesitant(&server, Duration::ZERO, |_, kind| kind == RecordType::AAAA).await;
+    let node = asking("node", &partly, |c| c.dns.timeout = Duration::from_secs(1)).await;
+    node.join([format!("one.example:{}", seed.addr().port())]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_seed_that_is_silent_keeps_no_node_without_handles() {
+    let server = NameServer::start().await;
+    let silent = TcpListener::bind((own_loopback(), 0)).await.unwrap();
+    let seed = silent.local_addr().unwrap().to_string();
+    let node = asking("node", &server, |config| {
+        config.seeds = vec![seed];
+        config.protocol.stream_timeout = Duration::from_secs(30);
+    })
+    .await;
+    let own = node.addr();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(node);
+    let free = async {
+        while std::net::UdpSocket::bind(own).is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), free).await.expect("its port is free");
 }

@@ -1,6 +1,6 @@
 //! One member's side: asking another, and doing what another asks.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
@@ -21,7 +21,18 @@ use super::message::{
 };
 use super::{HeldKey, KeyFailure};
 use crate::layers::{Changes, Keys, StreamKeys};
+use crate::limit::RateLimit;
+use crate::lines::Shown;
 use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
+
+/// Lines of each kind in a spacing, of all nodes of this process: members provoke them. A rotation takes a few.
+const KEY_LINES: u64 = 30;
+
+type Limit = LazyLock<Mutex<RateLimit>>;
+
+static CHANGED: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
+static GIVEN: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
+static UNSAVED: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
 
 /// Asks a member over an encrypted stream; sealed with this key instead of the primary, if it is given,
 /// which may be one that is only among the keys that there were when something was begun.
@@ -125,8 +136,7 @@ where
         Some(request) => {
             let done = apply(keys, &request).await;
             if request != KeyRequest::List {
-                let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
-                info!(%peer, request = request.name(), ?done, "keys of this node changed by a member");
+                note_change(peer, &request, &done);
             }
             done
         }
@@ -142,6 +152,12 @@ where
     };
     let body = [&greeting[..], &body].concat();
     channel.send(MessageFrames::response(status, body.into())).await
+}
+
+fn note_change(peer: &Peer, request: &KeyRequest, done: &Result<Vec<HeldKey>, KeyFailure>) {
+    let Some(more) = lock(&CHANGED).allow() else { return };
+    let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
+    info!(peer = %Shown(peer), request = request.name(), ?done, more, "keys of this node changed by a member");
 }
 
 /// Does it on this node's own keyring, and keeps the keyring file up to date.
@@ -231,10 +247,13 @@ async fn save(keys: &Keys) -> Result<(), KeyFailure> {
         Ok(Err(error)) => error.to_string(),
         Err(panicked) => panicked.to_string(),
     };
-    warn!(
-        error,
-        "the keyring was changed, but its file was not: after a restart the change is lost"
-    );
+    if let Some(more) = lock(&UNSAVED).allow() {
+        warn!(
+            error,
+            more,
+            "the keyring was changed, but its file was not: after a restart the change is lost"
+        );
+    }
     Err(KeyFailure::NotSaved(error))
 }
 
@@ -248,11 +267,17 @@ pub(crate) async fn hand_over<T: Transport>(
 ) {
     let Some(keys) = context.layers.sealing.keys() else { return };
     let Some(primary) = newer_primary(keys, newcomer.key) else { return };
-    let peer = &newcomer.peer;
-    match give(transport, context, keys, &newcomer, primary).await {
-        Ok(()) => info!(%peer, "gave the primary key to a member that uses an older one"),
-        Err(KeyFailure::Exchange(ExchangeError::Cancelled)) => {}
-        Err(failure) => warn!(%peer, %failure, "could not give the primary key to a member"),
+    let given = give(transport, context, keys, &newcomer, primary).await;
+    if matches!(given, Err(KeyFailure::Exchange(ExchangeError::Cancelled))) {
+        return;
+    }
+    let Some(more) = lock(&GIVEN).allow() else { return };
+    let peer = Shown(&newcomer.peer);
+    match given {
+        Ok(()) => info!(%peer, more, "gave the primary key to a member that uses an older one"),
+        Err(failure) => {
+            warn!(%peer, failure = %Shown(failure), more, "could not give the primary key to a member");
+        }
     }
 }
 
@@ -298,4 +323,47 @@ pub(super) fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey>
     let travelled = lock(&keys.travelled).contains(&name);
     let mut all = keys.keyring.keys().into_iter();
     all.find(|key| key.fingerprint() == name).filter(|_| newer && travelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tracing::span;
+
+    use super::*;
+
+    /// Counts lines.
+    struct Count(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Count {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_member_that_changes_keys_without_end_fills_no_log() {
+        let (lines, peer) = (
+            Arc::<AtomicU64>::default(),
+            Peer::from(std::net::SocketAddr::from(([10, 0, 0, 1], 1))),
+        );
+        let key = SecretKey::generate(memberlist_security::KeySize::Bits128).unwrap();
+        let request = KeyRequest::Install(key);
+        tracing::subscriber::with_default(Count(Arc::clone(&lines)), || {
+            (0..1000).for_each(|_| note_change(&peer, &request, &Ok(Vec::new())));
+        });
+        // Other tests take of it as well.
+        assert!(lines.load(Ordering::Relaxed) <= KEY_LINES);
+    }
 }

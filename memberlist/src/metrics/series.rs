@@ -1,6 +1,6 @@
 //! The handles of a node's metrics, made once, and where each takes its value from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -203,6 +203,11 @@ impl Registry<'_> {
 /// A direction or role, by index.
 struct Pair<H>([H; 2]);
 
+/// Keys that have series of their own.
+const MAX_KEY_LABELS: usize = 64;
+/// The label of all others.
+const OTHER_KEYS: &str = "other";
+
 const ROLES: [&str; 2] = ["asked", "served"];
 const DIRECTIONS: [&str; 2] = ["sent", "received"];
 
@@ -219,7 +224,7 @@ struct Instruments {
     gauges: Vec<(Gauge, ReadGauge)>,
     members: Vec<Gauge>,
     streams_open: Pair<Gauge>,
-    keys: Mutex<HashMap<String, [(Counter, AtomicU64); 2]>>,
+    keys: Mutex<KeySeries>,
     round_trip: Histogram,
     lag: Histogram,
     stall: Histogram,
@@ -229,6 +234,25 @@ struct Instruments {
     streams: Pair<Counter>,
     open: [AtomicUsize; 2],
     stream_bytes: Pair<Counter>,
+}
+
+/// The counters of keys.
+#[derive(Default)]
+struct KeySeries {
+    /// Of the keys that are held.
+    held: HashMap<String, [(Counter, AtomicU64); 2]>,
+    /// Every label that was ever given out: a recorder forgets none.
+    labels: HashSet<String>,
+}
+
+impl KeySeries {
+    /// Members install keys: whoever does so without end must not make series without end.
+    fn label<'a>(&mut self, fingerprint: &'a str) -> &'a str {
+        if self.labels.len() < MAX_KEY_LABELS {
+            self.labels.insert(fingerprint.to_owned());
+        }
+        if self.labels.contains(fingerprint) { fingerprint } else { OTHER_KEYS }
+    }
 }
 
 /// A stream that is open.
@@ -283,8 +307,11 @@ impl Meter {
         for (gauge, count) in instruments.members.iter().zip(sample.gauges.members) {
             gauge.set(count as f64);
         }
+        // Without even itself among the members the node has ended, and its streams end with it.
+        let ended = sample.gauges.members.iter().all(|count| *count == 0);
         for (gauge, open) in instruments.streams_open.0.iter().zip(&instruments.open) {
-            gauge.set(open.load(Ordering::Relaxed) as f64);
+            let open = if ended { 0 } else { open.load(Ordering::Relaxed) };
+            gauge.set(open as f64);
         }
         instruments.publish_keys(sample);
     }
@@ -342,27 +369,30 @@ impl fmt::Debug for Meter {
 }
 
 impl Instruments {
-    /// A key that is new gets its counters; those of a removed one keep their last value.
+    /// A key that is new gets its counters; in the recorder those of a removed one keep their last value.
     fn publish_keys(&self, sample: &Sample<'_>) {
-        if sample.keys.is_empty() {
-            return;
-        }
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.held.retain(|held, _| sample.keys.iter().any(|key| key.fingerprint == *held));
         for key in &sample.keys {
-            let [sealed, opened] = keys.entry(key.fingerprint.clone()).or_insert_with(|| {
-                let make = |recorder: &dyn Recorder| {
-                    let registry = Registry { recorder, labels: &self.labels };
-                    let label = [("key", key.fingerprint.as_str())];
-                    ["memberlist.key.sealed", "memberlist.key.opened"]
-                        .map(|name| (registry.counter(name, &label), AtomicU64::new(0)))
-                };
-                match &self.settings.recorder {
-                    Some(recorder) => make(&**recorder),
-                    None => metrics::with_recorder(make),
-                }
-            });
+            if !keys.held.contains_key(&key.fingerprint) {
+                let made = self.key_counters(keys.label(&key.fingerprint));
+                keys.held.insert(key.fingerprint.clone(), made);
+            }
+            let Some([sealed, opened]) = keys.held.get(&key.fingerprint) else { continue };
             add(&sealed.0, &sealed.1, key.sealed);
             add(&opened.0, &opened.1, key.opened);
+        }
+    }
+
+    fn key_counters(&self, label: &str) -> [(Counter, AtomicU64); 2] {
+        let make = |recorder: &dyn Recorder| {
+            let registry = Registry { recorder, labels: &self.labels };
+            ["memberlist.key.sealed", "memberlist.key.opened"]
+                .map(|name| (registry.counter(name, &[("key", label)]), AtomicU64::new(0)))
+        };
+        match &self.settings.recorder {
+            Some(recorder) => make(&**recorder),
+            None => metrics::with_recorder(make),
         }
     }
 }
