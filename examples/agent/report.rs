@@ -339,7 +339,7 @@ impl Report {
     pub(crate) fn render(&self, json: bool) -> String {
         match json {
             // Plain maps with texts as keys: there is nothing that JSON cannot hold.
-            true => serde_json::to_string(self).unwrap_or_default(),
+            true => escaped(&serde_json::to_string(self).unwrap_or_default()),
             false => self.text(),
         }
     }
@@ -350,14 +350,49 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The same without control characters: what peers say must not steer the terminal.
+/// Whether it steers a terminal: a control character, or one that turns the direction of the text.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON with nothing in it that steers a terminal. Such characters stand in its texts alone.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match steers(c) {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The same with nothing in it that steers the terminal: peers say what they like.
 pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() {
+        match steers(c) {
             true => clean.extend(c.escape_default()),
             false => clean.push(c),
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_peers_say_does_not_steer_the_terminal() {
+        let text = "a\u{1b}[31m\n\u{9b}b\u{202e}c\u{2069}";
+        let report = Report::Forgotten { name: text.to_owned() };
+        for json in [true, false] {
+            let line = report.render(json);
+            assert!(!line.chars().any(steers), "{line:?}");
+            assert!(line.contains("202e"), "{line}");
+        }
+        let again: serde_json::Value = serde_json::from_str(&report.render(true)).unwrap();
+        assert_eq!(again["name"], text);
+    }
 }
