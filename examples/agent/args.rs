@@ -238,6 +238,10 @@ impl Args {
         if let Some(addr) = self.http {
             put("http", addr.to_string().into());
         }
+        self.tls.each(&mut put);
+        if let Some(state) = self.wire.own_state() {
+            put("state", state.into());
+        }
         put("join", self.join.clone().into());
         put("json", self.json.into());
         table
@@ -280,7 +284,7 @@ impl From<clap::Error> for Refusal {
 
 impl Refusal {
     fn bad(text: String) -> Self {
-        Self::Bad(format!("error: {}", clean(&text)))
+        Self::Bad(format!("error: {}", clean(&without_keys(&text))))
     }
 
     /// Tells it where it belongs, and gives the exit status.
@@ -309,18 +313,29 @@ fn first_paragraph(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::UnknownArgument && !invalid.starts_with('-') {
         return "error: a value belongs to no flag; try --help".to_owned();
     }
-    let mut text = error.to_string();
-    for given in std::env::args() {
-        let value = given.split_once('=').map_or(given.as_str(), |(_, value)| value);
-        for word in [given.as_str(), value] {
-            if SecretKey::from_base64(word).is_ok() {
-                text = text.replace(word, "(a key)");
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or(&text);
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    format!("{}; try --help", clean(&without_keys(&words.join(" "))))
+}
+
+/// The text without the keys in it: they may have got to any place of the command line or the file.
+fn without_keys(text: &str) -> String {
+    // As long as those of 16 and 32 bytes are, which end in `=`; what stands before them may touch them.
+    const PADDED: [usize; 2] = [24, 44];
+    let mut masked = text.to_owned();
+    let of_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    for word in text.split(|c| !of_base64(c)) {
+        let word = word.trim_start_matches('=');
+        let ends = PADDED.iter().filter_map(|len| word.get(word.len().checked_sub(*len)?..));
+        let ends = ends.filter(|end| end.ends_with('='));
+        for key in std::iter::once(word).chain(ends) {
+            if SecretKey::from_base64(key).is_ok() {
+                masked = masked.replace(key, "(a key)");
             }
         }
     }
-    let paragraph = text.split("\n\n").next().unwrap_or(&text);
-    let words: Vec<&str> = paragraph.split_whitespace().collect();
-    format!("{}; try --help", clean(&words.join(" ")))
+    masked
 }
 
 fn after_help() -> String {
