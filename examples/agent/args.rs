@@ -11,13 +11,12 @@ use clap::{Parser, ValueEnum};
 use memberlist::address::JoinAddress;
 use memberlist::net::NetConfig;
 use memberlist::quic::QuicConfig;
-use memberlist::security::SecretKey;
 use memberlist::{Config, NodeId};
 
 use crate::certs::Certs;
 use crate::command::HELP;
 use crate::config_file::{self, ConfigFile};
-use crate::report::clean;
+use crate::report::{clean, without_keys};
 use crate::security::{Keygen, Security};
 use crate::tls::TlsFlags;
 use crate::transport::{TransportKind, TransportSettings};
@@ -317,25 +316,6 @@ fn first_paragraph(error: &clap::Error) -> String {
     let paragraph = text.split("\n\n").next().unwrap_or(&text);
     let words: Vec<&str> = paragraph.split_whitespace().collect();
     format!("{}; try --help", clean(&without_keys(&words.join(" "))))
-}
-
-/// The text without the keys in it: they may have got to any place of the command line or the file.
-fn without_keys(text: &str) -> String {
-    // As long as those of 16 and 32 bytes are, which end in `=`; what stands before them may touch them.
-    const PADDED: [usize; 2] = [24, 44];
-    let mut masked = text.to_owned();
-    let of_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
-    for word in text.split(|c| !of_base64(c)) {
-        let word = word.trim_start_matches('=');
-        let ends = PADDED.iter().filter_map(|len| word.get(word.len().checked_sub(*len)?..));
-        let ends = ends.filter(|end| end.ends_with('='));
-        for key in std::iter::once(word).chain(ends) {
-            if SecretKey::from_base64(key).is_ok() {
-                masked = masked.replace(key, "(a key)");
-            }
-        }
-    }
-    masked
 }
 
 fn after_help() -> String {

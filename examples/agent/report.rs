@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use memberlist::protocol::DropReason;
+use memberlist::security::SecretKey;
 use memberlist::{Explanation, Finding, Health, Member, NodeState, Stats, UserMessage};
 use serde::Serialize;
 
@@ -328,7 +329,7 @@ impl Counts {
 
 impl Report {
     pub(crate) fn error(command: Option<&'static str>, error: impl Display) -> Self {
-        Self::Error { command, error: error.to_string() }
+        Self::Error { command, error: without_keys(&error.to_string()) }
     }
 
     pub(crate) fn help() -> Self {
@@ -379,6 +380,27 @@ pub(crate) fn clean(text: &str) -> String {
     clean
 }
 
+/// The text without the keys in it: they may have got to any place of the command line,
+/// the file or a command.
+pub(crate) fn without_keys(text: &str) -> String {
+    // As long as those of 16 and 32 bytes are, which end in `=`; what stands before them may touch them.
+    const PADDED: [usize; 2] = [24, 44];
+    let mut masked = text.to_owned();
+    let of_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    for word in text.split(|c| !of_base64(c)) {
+        let word = word.trim_start_matches('=');
+        let ends = PADDED.iter().filter_map(|len| word.get(word.len().checked_sub(*len)?..));
+        let ends = ends.filter(|end| end.ends_with('='));
+        let value = word.split_once('=').map(|(_, value)| value);
+        for key in std::iter::once(word).chain(value).chain(ends) {
+            if SecretKey::from_base64(key).is_ok() {
+                masked = masked.replace(key, "(a key)");
+            }
+        }
+    }
+    masked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,5 +416,25 @@ mod tests {
         }
         let again: serde_json::Value = serde_json::from_str(&report.render(true)).unwrap();
         assert_eq!(again["name"], text);
+    }
+
+    #[test]
+    fn keys_are_masked_wherever_they_stand() {
+        for len in [16, 24, 32] {
+            let key = SecretKey::from_bytes(&vec![7; len]).unwrap();
+            let key = key.to_base64();
+            let key = key.as_str();
+            for text in [key.to_owned(), format!("{key:?}: bad"), format!("--bind={key}; no")] {
+                let masked = without_keys(&text);
+                assert_eq!(masked, text.replace(key, "(a key)"));
+                assert!(
+                    matches!(Report::error(None, &text), Report::Error { error, .. } if error == masked)
+                );
+            }
+        }
+        assert_eq!(
+            without_keys("/etc/agent/a.toml: none == all"),
+            "/etc/agent/a.toml: none == all"
+        );
     }
 }
