@@ -11,13 +11,12 @@ use clap::{Parser, ValueEnum};
 use memberlist::address::JoinAddress;
 use memberlist::net::NetConfig;
 use memberlist::quic::QuicConfig;
-use memberlist::security::SecretKey;
 use memberlist::{Config, NodeId};
 
 use crate::certs::Certs;
 use crate::command::HELP;
 use crate::config_file::{self, ConfigFile};
-use crate::report::clean;
+use crate::report::{clean, without_keys};
 use crate::security::{Keygen, Security};
 use crate::tls::TlsFlags;
 use crate::transport::{TransportKind, TransportSettings};
@@ -238,6 +237,10 @@ impl Args {
         if let Some(addr) = self.http {
             put("http", addr.to_string().into());
         }
+        self.tls.each(&mut put);
+        if let Some(state) = self.wire.own_state() {
+            put("state", state.into());
+        }
         put("join", self.join.clone().into());
         put("json", self.json.into());
         table
@@ -280,7 +283,7 @@ impl From<clap::Error> for Refusal {
 
 impl Refusal {
     fn bad(text: String) -> Self {
-        Self::Bad(format!("error: {}", clean(&text)))
+        Self::Bad(format!("error: {}", clean(&without_keys(&text))))
     }
 
     /// Tells it where it belongs, and gives the exit status.
@@ -309,18 +312,10 @@ fn first_paragraph(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::UnknownArgument && !invalid.starts_with('-') {
         return "error: a value belongs to no flag; try --help".to_owned();
     }
-    let mut text = error.to_string();
-    for given in std::env::args() {
-        let value = given.split_once('=').map_or(given.as_str(), |(_, value)| value);
-        for word in [given.as_str(), value] {
-            if SecretKey::from_base64(word).is_ok() {
-                text = text.replace(word, "(a key)");
-            }
-        }
-    }
+    let text = error.to_string();
     let paragraph = text.split("\n\n").next().unwrap_or(&text);
     let words: Vec<&str> = paragraph.split_whitespace().collect();
-    format!("{}; try --help", clean(&words.join(" ")))
+    format!("{}; try --help", clean(&without_keys(&words.join(" "))))
 }
 
 fn after_help() -> String {

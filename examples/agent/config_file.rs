@@ -5,11 +5,15 @@
 //! command line itself wins.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 
 use memberlist::Config;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+/// The entry below `protocol` that says from which preset the others depart.
+const PRESET: &str = "preset";
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -26,8 +30,10 @@ impl ConfigFile {
         let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
         let is_json = path.extension().is_some_and(|extension| extension == "json");
         let settings: Result<Map<String, Value>, String> = match is_json {
-            true => serde_json::from_str(&text).map_err(|error| error.to_string()),
-            false => toml::from_str(&text).map_err(|error| error.to_string()),
+            true => serde_json::from_str(&text)
+                .map_err(|error| error.to_string())
+                .and_then(Unique::table),
+            false => toml::from_str(&text).map_err(|error| toml_fault(&text, &error)),
         };
         let mut settings = settings.map_err(named)?;
         let agent = settings.remove("agent").unwrap_or_default();
@@ -48,6 +54,91 @@ impl ConfigFile {
     }
 }
 
+/// What is wrong, and in which line. The line itself is not repeated: a key may stand in it.
+fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => {
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message().trim_end())
+        }
+        None => error.message().trim_end().to_owned(),
+    }
+}
+
+/// A value of JSON in which no name stands twice: serde_json takes the last.
+struct Unique(Value);
+
+impl Unique {
+    fn table(self) -> Result<Map<String, Value>, String> {
+        match self.0 {
+            Value::Object(entries) => Ok(entries),
+            _ => Err("the settings are no table".to_owned()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadUnique).map(Self)
+    }
+}
+
+struct ReadUnique;
+
+impl<'de> Visitor<'de> for ReadUnique {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, on: bool) -> Result<Value, E> {
+        Ok(on.into())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Value, S::Error> {
+        let mut values = Vec::new();
+        while let Some(Unique(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Value, M::Error> {
+        let mut entries = Map::new();
+        while let Some((name, Unique(value))) = map.next_entry::<String, Unique>()? {
+            if entries.contains_key(&name) {
+                return Err(M::Error::custom(format!("`{name}` is given twice")));
+            }
+            entries.insert(name, value);
+        }
+        Ok(Value::Object(entries))
+    }
+}
+
+/// Flags that ask for something else than a node, or say where the settings are: no settings themselves.
+const COMMAND_LINE_ONLY: [&str; 4] = ["config", "help", "print-config", "version"];
+
 /// The entries of `agent` as flags.
 fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
     let Value::Object(entries) = agent else {
@@ -59,7 +150,13 @@ fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
     };
     let mut flags = Vec::new();
     for (name, value) in entries {
-        let flag = format!("--{}", name.replace('_', "-"));
+        let flag = name.replace('_', "-");
+        if COMMAND_LINE_ONLY.contains(&flag.as_str()) {
+            return Err(format!(
+                "unknown setting `agent.{name}`; --{flag} is for the command line"
+            ));
+        }
+        let flag = format!("--{flag}");
         let values = match value {
             Value::Array(values) => values.as_slice(),
             value => std::slice::from_ref(value),
@@ -81,10 +178,41 @@ fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
 
 /// The settings of a node, with these flags, as a file that gives the same.
 pub(crate) fn as_toml(config: &Config, flags: toml::Table) -> Result<String, String> {
+    let settings = serde_json::to_value(config).map_err(|error| error.to_string())?;
+    let Some(toml::Value::Table(mut table)) = toml_value("", settings)? else {
+        return Err("the settings are no table".to_owned());
+    };
     // A table puts values before tables, as TOML needs them.
-    let mut table = toml::Table::try_from(config).map_err(|error| error.to_string())?;
     table.insert("agent".to_owned(), toml::Value::Table(flags));
     toml::to_string(&table).map_err(|error| error.to_string())
+}
+
+/// The same in TOML, which has nothing for null; `path` is what it is called.
+fn toml_value(path: &str, value: Value) -> Result<Option<toml::Value>, String> {
+    Ok(Some(match value {
+        Value::Null => return Ok(None),
+        Value::Bool(on) => on.into(),
+        Value::String(text) => text.into(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => whole.into(),
+            (None, Some(float)) if number.is_f64() => float.into(),
+            _ => return Err(format!("`{path}`: {number} is more than a TOML file can hold")),
+        },
+        Value::Array(values) => {
+            let values = values.into_iter().filter_map(|value| toml_value(path, value).transpose());
+            toml::Value::Array(values.collect::<Result<_, _>>()?)
+        }
+        Value::Object(entries) => {
+            let mut table = toml::Table::new();
+            for (name, value) in entries {
+                let dot = if path.is_empty() { "" } else { "." };
+                if let Some(value) = toml_value(&format!("{path}{dot}{name}"), value)? {
+                    table.insert(name, value);
+                }
+            }
+            toml::Value::Table(table)
+        }
+    }))
 }
 
 /// The settings of the protocol with one of them changed: `gossip_nodes 5`, `probe_interval 2s`.
@@ -98,6 +226,14 @@ pub(crate) fn changed(
         Ok(_) => return Err("the settings are no table".to_owned()),
         Err(error) => return Err(error.to_string()),
     };
+    if field == PRESET {
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        return Err(format!(
+            "`{PRESET}` is where a file of settings begins, and cannot be set while the node runs; what \
+             can be set is one of {}, as far as it needs no restart",
+            names.join(", ")
+        ));
+    }
     // What is no number, switch or list is a text.
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     fields.insert(field.to_owned(), value);

@@ -37,6 +37,7 @@ use tokio::time::timeout;
 
 use crate::exporter::Exporter;
 use crate::listener::Limited;
+use crate::report::clean;
 use crate::transport::AgentTransport;
 use crate::watch::{BACKLOG, Snapshot, Watched};
 
@@ -50,6 +51,9 @@ const SCRIPT_GOES_HERE: &str = "// page.js\n";
 const MAX_LOOKERS_ON: usize = 32;
 /// How many connections there may be, those of the lookers-on among them.
 const MAX_CONNECTIONS: usize = 128;
+/// How long a connection may take to send the head of its request. It serves one request: the next one
+/// could be waited for without end.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take when the agent ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// The version of the text format.
@@ -122,7 +126,7 @@ impl Http {
         });
         tokio::spawn(async move { watched.tell(exporter, sender).await });
         let (stop, stopped) = oneshot::channel::<()>();
-        let listener = Limited::new(self.listener, MAX_CONNECTIONS);
+        let listener = Limited::new(self.listener, MAX_CONNECTIONS, HEAD_TIMEOUT);
         let server = tokio::spawn(async move {
             let until = async {
                 // Dropped or used, both mean the end.
@@ -175,7 +179,10 @@ async fn explain<T: AgentTransport>(
     Path(name): Path<String>,
 ) -> Result<String, Refused> {
     match site.watched.node.explain(&name).await {
-        Ok(Some(explanation)) => Ok(explanation.to_string()),
+        Ok(Some(explanation)) => {
+            let text = explanation.to_string();
+            Ok(text.lines().map(|line| clean(line) + "\n").collect())
+        }
         Ok(None) => Err((StatusCode::NOT_FOUND, "no member of that name is known here\n")),
         Err(_) => Err(ENDING),
     }
@@ -241,6 +248,7 @@ async fn guard<T: AgentTransport>(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
+        (header::CONNECTION, "close"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use memberlist::protocol::DropReason;
+use memberlist::security::SecretKey;
 use memberlist::{Explanation, Finding, Health, Member, NodeState, Stats, UserMessage};
 use serde::Serialize;
 
@@ -328,7 +329,7 @@ impl Counts {
 
 impl Report {
     pub(crate) fn error(command: Option<&'static str>, error: impl Display) -> Self {
-        Self::Error { command, error: error.to_string() }
+        Self::Error { command, error: without_keys(&error.to_string()) }
     }
 
     pub(crate) fn help() -> Self {
@@ -339,7 +340,7 @@ impl Report {
     pub(crate) fn render(&self, json: bool) -> String {
         match json {
             // Plain maps with texts as keys: there is nothing that JSON cannot hold.
-            true => serde_json::to_string(self).unwrap_or_default(),
+            true => escaped(&serde_json::to_string(self).unwrap_or_default()),
             false => self.text(),
         }
     }
@@ -350,14 +351,90 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The same without control characters: what peers say must not steer the terminal.
+/// Whether it steers a terminal: a control character, or one that turns the direction of the text.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON with nothing in it that steers a terminal. Such characters stand in its texts alone.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match steers(c) {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The same with nothing in it that steers the terminal: peers say what they like.
 pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_control() {
+        match steers(c) {
             true => clean.extend(c.escape_default()),
             false => clean.push(c),
         }
     }
     clean
+}
+
+/// The text without the keys in it: they may have got to any place of the command line,
+/// the file or a command.
+pub(crate) fn without_keys(text: &str) -> String {
+    // As long as those of 16 and 32 bytes are, which end in `=`; what stands before them may touch them.
+    const PADDED: [usize; 2] = [24, 44];
+    let mut masked = text.to_owned();
+    let of_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    for word in text.split(|c| !of_base64(c)) {
+        let word = word.trim_start_matches('=');
+        let ends = PADDED.iter().filter_map(|len| word.get(word.len().checked_sub(*len)?..));
+        let ends = ends.filter(|end| end.ends_with('='));
+        let value = word.split_once('=').map(|(_, value)| value);
+        for key in std::iter::once(word).chain(value).chain(ends) {
+            if SecretKey::from_base64(key).is_ok() {
+                masked = masked.replace(key, "(a key)");
+            }
+        }
+    }
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_peers_say_does_not_steer_the_terminal() {
+        let text = "a\u{1b}[31m\n\u{9b}b\u{202e}c\u{2069}";
+        let report = Report::Forgotten { name: text.to_owned() };
+        for json in [true, false] {
+            let line = report.render(json);
+            assert!(!line.chars().any(steers), "{line:?}");
+            assert!(line.contains("202e"), "{line}");
+        }
+        let again: serde_json::Value = serde_json::from_str(&report.render(true)).unwrap();
+        assert_eq!(again["name"], text);
+    }
+
+    #[test]
+    fn keys_are_masked_wherever_they_stand() {
+        for len in [16, 24, 32] {
+            let key = SecretKey::from_bytes(&vec![7; len]).unwrap();
+            let key = key.to_base64();
+            let key = key.as_str();
+            for text in [key.to_owned(), format!("{key:?}: bad"), format!("--bind={key}; no")] {
+                let masked = without_keys(&text);
+                assert_eq!(masked, text.replace(key, "(a key)"));
+                assert!(
+                    matches!(Report::error(None, &text), Report::Error { error, .. } if error == masked)
+                );
+            }
+        }
+        assert_eq!(
+            without_keys("/etc/agent/a.toml: none == all"),
+            "/etc/agent/a.toml: none == all"
+        );
+    }
 }

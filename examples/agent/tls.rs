@@ -82,6 +82,20 @@ impl TlsFlags {
         }
     }
 
+    /// Each of the flags that are given, as a file of settings has them.
+    pub(crate) fn each(&self, put: &mut impl FnMut(&str, toml::Value)) {
+        let files =
+            [("tls_cert", &self.tls_cert), ("tls_key", &self.tls_key), ("tls_ca", &self.tls_ca)];
+        for (flag, file) in files {
+            if let Some(file) = file {
+                put(flag, file.to_string_lossy().into_owned().into());
+            }
+        }
+        if self.bind_name {
+            put("bind_name", true.into());
+        }
+    }
+
     /// The files for the node of this name, if there are all of them.
     pub(crate) fn files(&self, name: &str) -> Option<TlsFiles> {
         let mut files = TlsFiles {

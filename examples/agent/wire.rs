@@ -89,6 +89,11 @@ impl Wire {
         (!self.tags.is_empty()).then(|| serf::encode(&self.tags))
     }
 
+    /// The text for other nodes, if there is one.
+    pub(crate) fn own_state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
     /// What gives out the own state, and shows those of others.
     pub(crate) fn state(&self, output: Output) -> State {
         State { own: self.state.clone().unwrap_or_default().into(), output }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::program::{Agent, Folder, program, run_to_end};
+use crate::program::{Agent, Folder, KEY, program, run_to_end};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -56,6 +56,8 @@ fn every_fault_of_a_file_is_told_in_one_line_with_what_was_meant() {
             ][..],
         ),
         ("[protocol]\nprobe_interval = 5\n", &["`protocol.probe_interval`", "200ms"]),
+        ("[agent]\nconfig = \"b.toml\"\n", &["unknown setting `agent.config`"]),
+        ("[agent]\nhelp = true\n", &["unknown setting `agent.help`"]),
         ("[agent]\nbindd = \"x\"\n", &["--bindd"]),
         ("[agent]\nbind = { x = 1 }\n", &["`agent.bind`"]),
         ("name = \n", &["a.toml"]),
@@ -89,6 +91,7 @@ fn settings_change_while_it_runs_or_nothing_does() {
         ("set gosip_nodes 5", "did you mean `gossip_nodes`?"),
         ("set gossip_nodes", "VALUE"),
         ("set log =!=", "log"),
+        ("set preset wan", "one of application_versions, awareness_max_multiplier"),
     ] {
         agent.say(command);
         let error = agent.wait(command, |line| line["event"] == "error");
@@ -98,4 +101,77 @@ fn settings_change_while_it_runs_or_nothing_does() {
     }
     agent.ask("set log debug", "set");
     assert_eq!(agent.ask("settings", "settings")["settings"], settings);
+}
+
+/// Prints the settings of this file, which the printed ones are put in place of, and printed again.
+fn printed_twice(file: &str) -> [String; 2] {
+    [(); 2].map(|()| {
+        let printed = run_to_end(&["--config", file, "--print-config"]);
+        assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stderr));
+        fs::write(file, &printed.stdout).unwrap();
+        text(&printed.stdout)
+    })
+}
+
+#[test]
+fn settings_that_are_printed_are_whole_over_either_transport() {
+    let folder = Folder::new("whole");
+    let file = folder.file("a.toml");
+    let quic = "transport = \"quic\"\ntls_cert = \"c\"\ntls_key = \"k\"\ntls_ca = \"ca\"\nbind_name = true\n";
+    for transport in ["", quic] {
+        let settings = format!(
+            "name = \"a\"\nseeds = [\"x\"]\n[agent]\nbind = \"127.0.0.1:0\"\nstate = \"s\"\n{transport}"
+        );
+        fs::write(&file, settings).unwrap();
+        let [first, second] = printed_twice(&file);
+        assert_eq!(first, second);
+        for line in transport.lines().chain(["state = \"s\""]) {
+            assert!(first.contains(line), "{line}: {first}");
+        }
+    }
+}
+
+fn refusal(file: &str, settings: &str) -> String {
+    fs::write(file, settings).unwrap();
+    let output = run_to_end(&["--bind", "127.0.0.1:0", "--config", file, "--print-config"]);
+    assert_eq!(output.status.code(), Some(2), "{settings}: {}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn json_names_each_setting_once_and_is_told_by_name_what_toml_cannot_hold() {
+    let folder = Folder::new("json");
+    let file = folder.file("a.json");
+    let with = |more: &str| {
+        let settings =
+            format!("{{\"name\": \"a\", \"agent\": {{\"bind\": \"127.0.0.1:0\"}}, {more}}}");
+        refusal(&file, &settings)
+    };
+    let twice = with(r#""label": "a", "label": "b""#);
+    assert!(twice.contains("`label` is given twice"), "{twice}");
+    let large = with(r#""max_buffered_stream_bytes": 18446744073709551615"#);
+    assert!(large.contains("`max_buffered_stream_bytes`"), "{large}");
+}
+
+#[test]
+fn no_error_about_a_file_repeats_a_key() {
+    let folder = Folder::new("secret");
+    let file = folder.file("a.toml");
+    for settings in [
+        "encryption = \"KEY\"",
+        "[encryption]\nkeys = [KEY]",
+        "[encryption]\nkeys = [\"KEY\"\nencrypt_outgoing = true",
+        "[encryption]\nkeys = [\"KEY\", [\"KEY\"]]",
+        "[encryption]\nkeyring_file = \"KEY\"",
+        "event_capacity = \"KEY\"",
+        "[agent]\nkeyy = \"KEY\"",
+        "[agent]\nkey = { a = \"KEY\" }",
+        "[agent]\nbind = \"KEY\"",
+        "[agent]\njson = \"KEY\"",
+        "[agent]\nbind = \"xKEY\"",
+    ] {
+        let settings = format!("name = \"a\"\n{settings}\n").replace("KEY", KEY);
+        let told = refusal(&file, &settings);
+        assert!(!told.contains(&KEY[4..20]), "{settings}: {told}");
+    }
 }
