@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use memberlist_protocol::{
     BroadcastError, DropReason, Event as Happened, ExchangeError, Membership, OperationId, Peer,
-    StreamRequest, StreamRequestKind, StreamResponse,
+    Shown, StreamRequest, StreamRequestKind, StreamResponse,
 };
 use memberlist_transport::{Destination, RecvError, SendError, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +27,7 @@ use crate::delegate::UserMessage;
 use crate::events::{Event, Notice};
 use crate::layers::{Layers, Wrapping};
 use crate::limit::Backoff;
-use crate::lines::{Lines, Shown};
+use crate::lines::Lines;
 use crate::messages::Delivery;
 use crate::meter::Sample;
 use crate::shared::{Shared, peer_of};

@@ -3,39 +3,15 @@
 //! A healthy cluster says nothing above `debug` but who joins and who goes. `warn` is for what somebody should
 //! look at, `error` for an application that panics.
 
-use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use memberlist_protocol::wire::PacketError;
-use memberlist_protocol::{DropReason, Member, Node, NodeId, Peer};
+use memberlist_protocol::{DropReason, Member, Node, NodeId, Peer, Shown};
 use memberlist_transport::{RecvError, SendError};
 use tracing::{debug, info, warn};
 
 use crate::limit::RateLimit;
-
-/// Something of a peer, without what could forge a line or turn it round.
-pub(crate) struct Shown<T>(pub(crate) T);
-
-impl<T: fmt::Display> fmt::Display for Shown<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping(f), "{}", self.0)
-    }
-}
-
-struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-impl Write for Escaping<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|c| match c {
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => {
-                write!(self.0, "{}", c.escape_unicode())
-            }
-            c if c.is_control() => write!(self.0, "{}", c.escape_unicode()),
-            c => self.0.write_char(c),
-        })
-    }
-}
 
 /// Lines about members that come or go in a spacing: a cluster of a thousand may join at once.
 const MEMBER_LINES: u64 = 1000;
@@ -152,17 +128,5 @@ impl Lines {
             None => warn!(node = %Shown(&node.id), addr = %node.addr, more,
                 "answers over a stream only: packets to it or from it are lost"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_forges_no_line() {
-        let name = "a\n\u{1b}[2Kb\u{202e}c\u{2069}\u{9b}";
-        assert_eq!(Shown(name).to_string(), r"a\u{a}\u{1b}[2Kb\u{202e}c\u{2069}\u{9b}");
-        assert_eq!(Shown("Köln-7").to_string(), "Köln-7");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
 use memberlist_protocol::wire::stream::{MessageFrames, StreamItem};
-use memberlist_protocol::{ExchangeError, NodeId, Peer};
+use memberlist_protocol::{ExchangeError, NodeId, Peer, Shown};
 use memberlist_security::{
     Fingerprint, Keyring, KeyringError, KeyringFile, KeyringFileError, SecretKey,
 };
@@ -22,7 +22,6 @@ use super::message::{
 use super::{HeldKey, KeyFailure};
 use crate::layers::{Changes, Keys, StreamKeys};
 use crate::limit::RateLimit;
-use crate::lines::Shown;
 use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
 
 /// Lines of each kind in a spacing, of all nodes of this process: members provoke them. A rotation takes a few.

@@ -4,9 +4,9 @@
 //! line and keeps its order, so that nobody can forge a line of a log or of an explanation, command a
 //! terminal, or make a text read backwards.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
-/// Shows a text of somebody else's: control characters (a newline, an escape sequence), line separators
+/// Shows a text of somebody else's, or what contains one: control characters (a newline, an escape sequence), line separators
 /// and marks that turn the direction of writing are escaped as in Rust's source.
 ///
 /// ```
@@ -14,17 +14,25 @@ use std::fmt;
 /// assert_eq!(Shown("n1\nn2 is dead").to_string(), r"n1\nn2 is dead");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shown<'a>(pub &'a str);
+pub struct Shown<T>(pub T);
 
-impl fmt::Display for Shown<'_> {
+impl<T: fmt::Display> fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
         while let Some((at, char)) = rest.char_indices().find(|(_, char)| misleads(*char)) {
             let (plain, from) = rest.split_at(at);
-            write!(f, "{plain}{}", char.escape_default())?;
+            write!(self.0, "{plain}{}", char.escape_default())?;
             rest = from.strip_prefix(char).unwrap_or_default();
         }
-        f.write_str(rest)
+        self.0.write_str(rest)
     }
 }
 
@@ -41,7 +49,7 @@ mod tests {
 
     #[test]
     fn what_misleads_is_escaped() {
-        let shown = |text| Shown(text).to_string();
+        let shown = |text: &str| Shown(text).to_string();
         assert_eq!(shown("a\nb\r\t\u{1b}[2J\0\u{9b}"), r"a\nb\r\t\u{1b}[2J\u{0}\u{9b}");
         assert_eq!(shown("\u{202a}\u{202e}\u{2066}\u{2069}"), r"\u{202a}\u{202e}\u{2066}\u{2069}");
         assert_eq!(shown("\u{2028}x\u{2029}"), r"\u{2028}x\u{2029}");
