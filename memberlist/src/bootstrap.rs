@@ -17,6 +17,7 @@ use tracing::{debug, info};
 
 use crate::error::SeedResult;
 use crate::handle::{Inner, Memberlist};
+use crate::lines::Shown;
 
 /// The pause after the first attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -76,7 +77,7 @@ async fn attempt<T: Transport>(node: &Memberlist<T>, seeds: &[String]) {
                 info!(seeds = joined, members = node.member_count(), "found the cluster");
             }
         }
-        Err(error) => debug!(%error, "no seed could be joined; trying again"),
+        Err(error) => debug!(error = %Shown(&error), "no seed could be joined; trying again"),
     }
 }
 

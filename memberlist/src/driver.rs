@@ -603,7 +603,7 @@ impl<T: Transport> Driver<T> {
                 return self.shared.hub.renew(member.id().as_str(), member.incarnation);
             }
             Happened::Refuted { accusation, by, incarnation } => {
-                debug!(%accusation, ?by, incarnation, "contradicted news about this node");
+                debug!(accusation = %Shown(&accusation), ?by, incarnation, "contradicted news about this node");
                 self.shared.hub.renew(self.shared.id.as_str(), incarnation);
                 Event::Refuted { accusation, by, incarnation }
             }
