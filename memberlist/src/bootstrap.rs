@@ -8,16 +8,15 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use memberlist_protocol::NodeState;
+use memberlist_protocol::{NodeState, Shown};
 use memberlist_transport::Transport;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
-use tracing::{debug, info};
+use tracing::{Instrument, debug, error_span, info, warn};
 
 use crate::error::SeedResult;
 use crate::handle::{Inner, Memberlist};
-use crate::lines::Shown;
 
 /// The pause after the first attempt; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -42,7 +41,7 @@ pub(crate) async fn join_while_alone<T: Transport>(
         let node = Memberlist::of(Arc::clone(&inner));
         match is_alone(&node) {
             true => tokio::select! {
-                () = attempt(&node, &seeds) => {}
+                () = attempt(&node, &seeds, pause >= longest) => {}
                 () = abandoned(&inner) => return,
             },
             false => pause = FIRST_PAUSE.min(longest),
@@ -69,13 +68,18 @@ fn is_alone<T: Transport>(node: &Memberlist<T>) -> bool {
     there && node.member_count() <= 1
 }
 
-async fn attempt<T: Transport>(node: &Memberlist<T>, seeds: &[String]) {
+/// Who is `long` alone says so: it may be that the seeds are wrong. At the start of a cluster somebody has to
+/// be the first.
+async fn attempt<T: Transport>(node: &Memberlist<T>, seeds: &[String], long: bool) {
     match node.join_all(seeds, true).await {
         Ok(results) => {
             let joined = results.iter().filter(|seed| SeedResult::is_joined(seed)).count();
             if !is_alone(node) {
                 info!(seeds = joined, members = node.member_count(), "found the cluster");
             }
+        }
+        Err(error) if long => {
+            warn!(error = %Shown(&error), "this node is alone: no seed can be joined; trying again");
         }
         Err(error) => debug!(error = %Shown(&error), "no seed could be joined; trying again"),
     }
@@ -88,7 +92,8 @@ impl<T: Transport> Inner<T> {
         let (seeds, longest) = (self.config.seeds.clone(), self.config.seed_retry_interval);
         if !seeds.is_empty() {
             let rng = StdRng::seed_from_u64(random);
-            tokio::spawn(join_while_alone(Arc::downgrade(self), seeds, longest, rng));
+            let task = join_while_alone(Arc::downgrade(self), seeds, longest, rng);
+            tokio::spawn(task.instrument(error_span!("memberlist", own = %self.shared.id)));
         }
     }
 }
