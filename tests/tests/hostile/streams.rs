@@ -235,7 +235,7 @@ async fn an_answer_that_is_not_read() {
     assert_eq!(victim.stats().await.unwrap().push_pulls_failed, 1);
 }
 
-/// As a Go node does with another label or wire format. What may be wrong is said, whether or not the
+/// As a Go node does with another label, other keys or another wire format. What may be wrong is said, whether or not the
 /// connection is reset by it.
 #[tokio::test]
 async fn who_hangs_up_on_a_question_that_it_did_not_read_is_explained() {
@@ -253,6 +253,6 @@ async fn who_hangs_up_on_a_question_that_it_did_not_read_is_explained() {
     let joined = within("the join", node.join([seed.as_str()])).await;
     let Err(JoinError::NoneReached(results)) = joined else { panic!("{joined:?}") };
     let error = results[0].attempts[0].result.as_ref().unwrap_err();
-    assert!(error.to_string().contains("another label or wire format"), "{error}");
+    assert!(error.to_string().contains("another label, other keys or another wire format"), "{error}");
     node.shutdown().await;
 }

@@ -5,7 +5,7 @@ use crate::nodes::{Options, cluster, join, lists, start, strings};
 use crate::program::KEY;
 use crate::talk::{self, drops};
 
-const CLOSED: &str = "another label or wire format";
+const CLOSED: &str = "another label, other keys or another wire format";
 
 /// Lets an agent and a Go peer try to join each other. The agent's error when it tries has the first
 /// words, the Go peer's the second, which come from the agent unless Go sees by itself what is wrong. The
