@@ -253,6 +253,9 @@ async fn who_hangs_up_on_a_question_that_it_did_not_read_is_explained() {
     let joined = within("the join", node.join([seed.as_str()])).await;
     let Err(JoinError::NoneReached(results)) = joined else { panic!("{joined:?}") };
     let error = results[0].attempts[0].result.as_ref().unwrap_err();
-    assert!(error.to_string().contains("another label, other keys or another wire format"), "{error}");
+    assert!(
+        error.to_string().contains("another label, other keys or another wire format"),
+        "{error}"
+    );
     node.shutdown().await;
 }
