@@ -562,7 +562,7 @@ impl<T: Transport> Driver<T> {
                 }
             }
             Happened::ExchangeFailed(error) => {
-                debug!(error = %Shown(error), "exchange of states failed")
+                debug!(error = %Shown(error), "exchange of states failed");
             }
             Happened::Disagreement { member, since } => {
                 self.lines.disagreement(&self.shared.id, &member, since, now());
@@ -603,7 +603,7 @@ impl<T: Transport> Driver<T> {
                 return self.shared.hub.renew(member.id().as_str(), member.incarnation);
             }
             Happened::Refuted { accusation, by, incarnation } => {
-                debug!(accusation = %Shown(&accusation), ?by, incarnation, "contradicted news about this node");
+                debug!(%accusation, ?by, incarnation, "contradicted news about this node");
                 self.shared.hub.renew(self.shared.id.as_str(), incarnation);
                 Event::Refuted { accusation, by, incarnation }
             }

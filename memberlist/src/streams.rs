@@ -144,7 +144,10 @@ pub(crate) enum StreamFault {
 impl StreamFault {
     pub(crate) fn into_exchange_error(self, peer: Peer) -> ExchangeError {
         match self {
-            Self::Io(_) | Self::Reset(_) => ExchangeError::Io { peer, message: self.to_string() },
+            // What this node did wrong is not held against the peer's answer.
+            Self::Io(_) | Self::Reset(_) | Self::NoState | Self::Panicked => {
+                ExchangeError::Io { peer, message: self.to_string(), refused: false }
+            }
             Self::Stalled(timeout) => ExchangeError::Timeout { peer, timeout },
             Self::Layer(error) => {
                 ExchangeError::Layer { peer, reason: error.reason(), message: error.to_string() }
@@ -153,8 +156,6 @@ impl StreamFault {
             Self::Busy(Busy { retry_after, .. }) => {
                 ExchangeError::Busy { peer, attempts: 1, retry_after }
             }
-            // What this node did wrong is not held against the peer's answer.
-            Self::NoState | Self::Panicked => ExchangeError::Io { peer, message: self.to_string() },
             fault => ExchangeError::BadAnswer { peer, message: fault.to_string() },
         }
     }
@@ -479,9 +480,13 @@ pub(crate) async fn open<T: Transport>(
         }
         Err(OpenError::Closed) => Err(ExchangeError::Cancelled),
         Err(OpenError::Io { source, .. }) => {
-            Err(ExchangeError::Io { peer: peer.clone(), message: source.to_string() })
+            let refused = source.kind() == io::ErrorKind::ConnectionRefused;
+            Err(ExchangeError::Io { peer: peer.clone(), message: source.to_string(), refused })
         }
-        Err(error) => Err(ExchangeError::Io { peer: peer.clone(), message: error.to_string() }),
+        Err(error) => {
+            let (peer, message) = (peer.clone(), error.to_string());
+            Err(ExchangeError::Io { peer, message, refused: false })
+        }
     }
 }
 

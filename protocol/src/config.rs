@@ -98,9 +98,9 @@ pub struct Config {
     /// periodic exchange off (joining still exchanges). Go: `PushPullInterval`.
     pub push_pull_interval: Duration,
     /// Whether members compare digests of what they know on pings, acks and gossip (10 bytes each, 12 and
-    /// the name on gossip), and exchange what differs. Default on. The whole state is then exchanged with such members at every tenth
-    /// `push_pull_interval` only. Off: as in Go. Of the native format only; a member that shows no
-    /// digest is treated as with it off.
+    /// the name on gossip), and exchange what differs. Default on. The whole state is then exchanged with such
+    /// members at every tenth `push_pull_interval` only. Off: as in Go. Of the native format only; a member
+    /// that shows no digest is treated as with it off.
     pub delta_sync: bool,
     /// The deadline of a stream exchange. LAN 10 s, WAN 30 s, local 1 s. Go: `TCPTimeout`.
     pub stream_timeout: Duration,

@@ -130,6 +130,8 @@ pub enum ExchangeError {
         peer: Peer,
         /// What the system said.
         message: String,
+        /// Whether it was the peer's host that refused the connection.
+        refused: bool,
     },
     /// The peer did not answer in time.
     #[error("{peer} did not answer within {timeout:?}")]
@@ -197,4 +199,20 @@ pub enum ExchangeError {
     /// This node left, or shut down, or nobody waits any more.
     #[error("given up: this node is leaving")]
     Cancelled,
+}
+
+impl ExchangeError {
+    /// Whether somebody answered at the peer's address, if only to refuse: then there is a way there and back.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Io { refused, .. } => *refused,
+            Self::BadAnswer { .. }
+            | Self::Layer { .. }
+            | Self::Refused { .. }
+            | Self::Incompatible { .. }
+            | Self::MergeRefused { .. }
+            | Self::Busy { .. } => true,
+            Self::Timeout { .. } | Self::Cancelled => false,
+        }
+    }
 }

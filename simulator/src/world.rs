@@ -559,7 +559,10 @@ impl<W: Watch> World<W> {
                     return;
                 };
                 let error = match refused {
-                    true => ExchangeError::Io { peer, message: "connection refused".to_owned() },
+                    true => {
+                        let message = "connection refused".to_owned();
+                        ExchangeError::Io { peer, message, refused }
+                    }
                     false => ExchangeError::Timeout { peer, timeout },
                 };
                 machine.handle_stream_response(operation, StreamResponse::Failed(error), now);

@@ -415,7 +415,7 @@ pub const CATALOGUE: &[Metric] = &[
         Counter,
         Count,
         KEY,
-        "messages sealed with a key, by its fingerprint",
+        "messages sealed with a key, by its fingerprint; of more than 64 keys since the start the rest as other",
         "",
     ),
     metric("memberlist.key.opened", Counter, Count, KEY, "messages opened with a key", ""),

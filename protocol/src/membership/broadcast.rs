@@ -243,10 +243,10 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         fresh.any(|(_, item)| wanted(&item.tag))
     }
 
-    /// Takes items for one packet that were sent less often than `below`, and of whose tag `wanted` says
-    /// so. `take` gets the bytes and the
-    /// tag and says whether it had room, `finished` gets the tags of those that reached their `limit` of
-    /// transmissions. Gives the bytes used. Without a limit the transmissions of an item do not count.
+    /// Takes items for one packet that were sent less often than `below`, and of whose tag `wanted` says so.
+    /// `take` gets the bytes and the tag and says whether it had room, `finished` gets the tags of those that
+    /// reached their `limit` of transmissions. Gives the bytes used. Without a limit the transmissions of an
+    /// item do not count.
     pub fn take(
         &mut self,
         Space { dialect, overhead, budget }: Space,

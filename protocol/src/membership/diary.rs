@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::Membership;
 use super::event::FailedProbe;
 use super::shown::Shown;
+use crate::error::ExchangeError;
 use crate::node::{Node, NodeId, NodeState, Peer};
 
 const PROBES: usize = 128;
@@ -280,15 +281,14 @@ impl Membership {
     }
 
     /// A stream that this node asked for has ended.
-    pub(super) fn note_stream(&mut self, peer: &Peer, error: Option<String>, now: Instant) {
+    pub(super) fn note_stream(&mut self, peer: &Peer, error: Option<&ExchangeError>, now: Instant) {
         let known = |name: &&NodeId| self.members.get(name.as_str()).is_some();
         let Some(name) = peer.name.as_ref().filter(known) else {
             return;
         };
-        // The words of the error, not a name that says so.
-        let refused = |text: &String| text.replace(&peer.to_string(), "").contains("refused");
-        let refused = error.as_ref().is_some_and(refused);
-        let error = error.map(|mut text| {
+        let refused = error.is_some_and(ExchangeError::is_answer);
+        let error = error.map(|error| {
+            let mut text = error.to_string();
             let end =
                 (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or(0));

@@ -121,13 +121,16 @@ impl Explanation {
     }
 
     fn write_contact(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.heard {
-            Some(at) => write!(f, "Its last packet came {} ago", self.ago(at))?,
-            None => f.write_str("No packet of its own has come")?,
+        match (self.heard, &self.member) {
+            (Some(at), _) => write!(f, "Its last packet came {} ago", self.ago(at))?,
+            (None, Some(_)) => f.write_str("No packet of its own has come")?,
+            // With a forgotten member it is forgotten when that was.
+            (None, None) => {}
         }
-        match self.rtt {
-            Some(rtt) => writeln!(f, "; last round trip {}.", Span(rtt))?,
-            None => writeln!(f, ".")?,
+        match (self.rtt, &self.member) {
+            (Some(rtt), _) => writeln!(f, "; last round trip {}.", Span(rtt))?,
+            (None, Some(_)) => writeln!(f, ".")?,
+            (None, None) => {}
         }
         if let Some(stream) = &self.stream {
             let (who, at) =

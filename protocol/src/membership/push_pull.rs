@@ -235,7 +235,7 @@ impl Membership {
         };
         let join = (purpose == Purpose::Join).then_some(id);
         let error = match &response {
-            StreamResponse::Failed(error) => Some(error.to_string()),
+            StreamResponse::Failed(error) => Some(error),
             _ => None,
         };
         if error.is_some() {

@@ -63,8 +63,8 @@ pub(super) fn generations(fan_out: usize, n: usize) -> u32 {
 }
 
 /// How often a user broadcast is sent: as often as news, but at least `ln n + 10` times, or to all
-/// of a smaller cluster, so that a member is missed in one of 10,000 cases. What was
-/// missed of news is repaired by syncs or push/pull; of broadcasts by nothing.
+/// of a smaller cluster, so that a member is missed in one of 10,000 cases. What was missed of news is
+/// repaired by syncs or push/pull; of broadcasts by nothing.
 pub(super) fn user_broadcast_limit(news_limit: u32, n: usize) -> u32 {
     let wanted = ln(n.max(1) as f64).ceil() as u32 + 10;
     news_limit.max(others(n).min(wanted))

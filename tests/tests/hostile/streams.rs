@@ -235,8 +235,8 @@ async fn an_answer_that_is_not_read() {
     assert_eq!(victim.stats().await.unwrap().push_pulls_failed, 1);
 }
 
-/// As a Go node does with another label, other keys or another wire format. What may be wrong is said, whether or not the
-/// connection is reset by it.
+/// As a Go node does with another label, other keys or another wire format. What may be wrong is said, whether
+/// or not the connection is reset by it.
 #[tokio::test]
 async fn who_hangs_up_on_a_question_that_it_did_not_read_is_explained() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

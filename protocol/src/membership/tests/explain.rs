@@ -65,6 +65,7 @@ fn a_crashed_member_is_unreachable_and_then_dead_for_a_reason() {
     let gone = net.hosts[0].machine.explain("n3", net.now).unwrap();
     assert!(gone.member.is_none() && gone.tombstone.is_some());
     assert!(gone.to_string().contains("and was forgotten"), "{gone}");
+    assert!(!gone.to_string().contains("No packet"), "that is not known any more: {gone}");
 }
 
 /// Nothing reaches n3 any more, answers on streams included, but the packets that it sends arrive.
@@ -243,16 +244,15 @@ fn a_stream_that_failed_in_another_life_says_nothing_of_this_one() {
 fn a_refused_stream_is_not_a_blocked_one() {
     let mut one = One::new(quiet());
     one.healthy = true;
-    for (node, message, refused) in [
-        ("n1", "Connection refused (os error 111)", true),
-        ("refused", "Connection reset by peer", false),
-    ] {
+    for (node, message, refused) in
+        [("n1", "os error 111", true), ("refused", "connection refused by a name", false)]
+    {
         one.receive(1, &[Message::Alive(alive(node, 1, 1))]);
         one.advance(secs(10));
         let peer = Peer::named(addr(1), NodeId::new(node).unwrap());
         let message = message.to_owned();
-        let error = ExchangeError::Io { peer: peer.clone(), message };
-        one.machine.note_stream(&peer, Some(error.to_string()), one.now);
+        let error = ExchangeError::Io { peer: peer.clone(), message, refused };
+        one.machine.note_stream(&peer, Some(&error), one.now);
         one.advance(secs(10));
         let text = one.machine.explain(node, one.now).unwrap().to_string();
         assert!(text.contains("it answers packets, but streams to it fail"), "{text}");

@@ -250,7 +250,7 @@ impl Net {
                     serve(machine, from, &request, state, now)
                 } else {
                     let (peer, message) = (request.to.clone(), "connection refused".to_owned());
-                    StreamResponse::Failed(ExchangeError::Io { peer, message })
+                    StreamResponse::Failed(ExchangeError::Io { peer, message, refused: true })
                 };
                 let id = request.id;
                 self.fly(self.delay, Flight::Response { to: from, id, response });
@@ -335,7 +335,7 @@ fn serve(
                 true => StreamResponse::Ack { sequence },
                 false => {
                     let (peer, message) = (request.to.clone(), "closed".to_owned());
-                    StreamResponse::Failed(ExchangeError::Io { peer, message })
+                    StreamResponse::Failed(ExchangeError::Io { peer, message, refused: false })
                 }
             }
         }

@@ -503,7 +503,7 @@ fn a_failed_probe_remembers_every_leg() {
     let target = index(&ping);
     let (id, _) = stream_ping(&mut one).unwrap();
     let refused =
-        ExchangeError::Io { peer: peer(target), message: "connection refused".to_owned() };
+        ExchangeError::Io { peer: peer(target), message: "refused".to_owned(), refused: true };
     one.machine.handle_stream_response(id, StreamResponse::Failed(refused), one.now);
     let nacker = index(&relayed[0]);
     one.receive(nacker, &[nack(ping.sequence())]);

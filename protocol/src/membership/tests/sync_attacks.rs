@@ -319,7 +319,8 @@ fn who_shows_much_and_answers_nothing_is_passed_over_and_named() {
         }
         while let Some(request) = one.machine.poll_stream_request() {
             let (peer, message) = (request.to, "connection refused".to_owned());
-            let failed = StreamResponse::Failed(crate::ExchangeError::Io { peer, message });
+            let failed =
+                StreamResponse::Failed(crate::ExchangeError::Io { peer, message, refused: true });
             one.machine.handle_stream_response(request.id, failed, one.now);
         }
     }
