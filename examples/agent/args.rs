@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use memberlist::address::JoinAddress;
 use memberlist::net::NetConfig;
 use memberlist::quic::QuicConfig;
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     pub(crate) join: Vec<String>,
 
     /// The timing: for one data centre, for several regions, or for one machine
-    #[arg(long, value_enum, conflicts_with = "config")]
+    #[arg(long, value_enum)]
     preset: Option<Preset>,
 
     /// A text that every member gets to know
@@ -93,6 +93,18 @@ pub(crate) struct Args {
     /// What the file says.
     #[arg(skip)]
     file: Option<ConfigFile>,
+}
+
+/// What is wrong with a name. Commands name members by one word.
+fn name_fault(name: &String) -> Option<String> {
+    let word = !name.chars().any(|c| c.is_whitespace() || c.is_control());
+    match NodeId::new(name) {
+        Err(error) => Some(format!("--name: {error}")),
+        Ok(_) if word => None,
+        Ok(_) => Some(format!(
+            "--name {name:?}: a name is one word, without spaces or control characters"
+        )),
+    }
 }
 
 /// What a node is made of.
@@ -139,7 +151,9 @@ impl Task {
         }
         let mut args = Args::try_parse()?;
         if let Some(path) = &args.config {
-            let file = ConfigFile::read(path).map_err(Refusal::bad)?;
+            let known = Args::in_a_file();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let file = ConfigFile::read(path, &known).map_err(Refusal::bad)?;
             let program = std::env::args_os().take(1);
             args = Args::try_parse_from(program.chain(file.flags.clone()).chain(given()))?;
             args.name = args.name.or_else(|| file.name().map(str::to_owned));
@@ -156,16 +170,16 @@ impl Args {
         self.security.check(self.file.is_some())?;
         self.tls.check(self.transport == TransportKind::Quic)?;
         let missing = |what: &str| format!("{what} is missing, on the command line and in a file");
-        let name = self.name.as_ref().ok_or_else(|| missing("--name"))?;
-        self.bind.ok_or_else(|| missing("--bind"))?;
-        NodeId::new(name).map_err(|error| format!("--name: {error}"))?;
-        // Commands name members by one word.
-        if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(format!(
-                "--name {name:?}: a name is one word, without spaces or control characters"
-            ));
-        }
-        let config = self.plain_config()?;
+        let mut faults = Vec::new();
+        faults.extend(self.name.as_ref().map_or_else(|| Some(missing("--name")), name_fault));
+        faults.extend(self.bind.is_none().then(|| missing("--bind")));
+        let config = match self.plain_config() {
+            Ok(config) if faults.is_empty() => config,
+            read => {
+                faults.extend(read.err());
+                return Err(faults.join("; "));
+            }
+        };
         let (len, limit) = (config.meta.len(), config.protocol.max_meta_bytes);
         if len > limit {
             let flag = if self.wire.meta().is_some() { "--tag" } else { "--meta" };
@@ -194,8 +208,19 @@ impl Args {
         Ok(Settings { config, transport })
     }
 
+    /// The names that may stand below `agent` in a file of settings: flags that ask for something else than a
+    /// node, or say where its settings are, may not.
+    fn in_a_file() -> Vec<String> {
+        const ELSEWHERE: [&str; 5] = ["config", "help", "name", "print-config", "version"];
+        let command = Self::command();
+        let flags = command.get_arguments().filter_map(|flag| flag.get_long());
+        let flags = flags.filter(|flag| !ELSEWHERE.contains(flag));
+        flags.map(|flag| flag.replace('-', "_")).collect()
+    }
+
+    /// That it is missing is found by `check`, and is no fault of the other settings.
     fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or_default()
+        self.name.as_deref().unwrap_or("a")
     }
 
     /// Where to listen. The flags are checked: it is there.
@@ -209,7 +234,9 @@ impl Args {
         let mut config = match (&self.file, self.preset.unwrap_or(Preset::Lan)) {
             (Some(file), _) => {
                 let named = self.config.as_deref().unwrap_or(Path::new("")).display();
-                file.config(name).map_err(|error| format!("--config {named}: {error}"))?
+                let preset = self.preset.and_then(|preset| preset.to_possible_value());
+                let preset = preset.as_ref().map(PossibleValue::get_name);
+                file.config(name, preset).map_err(|error| format!("--config {named}: {error}"))?
             }
             (None, Preset::Lan) => Config::lan(name),
             (None, Preset::Wan) => Config::wan(name),

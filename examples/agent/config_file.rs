@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use memberlist::Config;
+use memberlist::protocol::human::Faults;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -25,7 +26,8 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+    /// Reads it; `known` are the names that may stand below `agent`.
+    pub(crate) fn read(path: &Path, known: &[&str]) -> Result<Self, String> {
         let named = |error: String| format!("--config {}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
         let is_json = path.extension().is_some_and(|extension| extension == "json");
@@ -37,8 +39,16 @@ impl ConfigFile {
         };
         let mut settings = settings.map_err(named)?;
         let agent = settings.remove("agent").unwrap_or_default();
-        let flags = flags(&agent).map_err(named)?;
-        Ok(Self { settings, flags })
+        let mut file = Self { settings, flags: Vec::new() };
+        match flags(&agent, known) {
+            Ok(flags) => file.flags = flags,
+            // What is wrong with the rest is told at once.
+            Err(fault) => {
+                let rest = file.config(file.name().unwrap_or("a"), None).err();
+                return Err(named([fault].into_iter().chain(rest).collect::<Vec<_>>().join("; ")));
+            }
+        }
+        Ok(file)
     }
 
     /// The name of the node, if the file says it.
@@ -46,10 +56,16 @@ impl ConfigFile {
         self.settings.get("name")?.as_str()
     }
 
-    /// The settings of the node of this name.
-    pub(crate) fn config(&self, name: &str) -> Result<Config, String> {
+    /// The settings of the node of this name, and with this preset if one is named.
+    pub(crate) fn config(&self, name: &str, preset: Option<&str>) -> Result<Config, String> {
         let mut settings = self.settings.clone();
         settings.insert("name".to_owned(), name.into());
+        if let Some(preset) = preset {
+            let protocol = settings.entry("protocol").or_insert_with(|| Map::new().into());
+            if let Value::Object(protocol) = protocol {
+                protocol.insert(PRESET.to_owned(), preset.into());
+            }
+        }
         Config::deserialize(Value::Object(settings)).map_err(|error| error.to_string())
     }
 }
@@ -136,11 +152,8 @@ impl<'de> Visitor<'de> for ReadUnique {
     }
 }
 
-/// Flags that ask for something else than a node, or say where the settings are: no settings themselves.
-const COMMAND_LINE_ONLY: [&str; 4] = ["config", "help", "print-config", "version"];
-
 /// The entries of `agent` as flags.
-fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
+fn flags(agent: &Value, known: &[&str]) -> Result<Vec<OsString>, String> {
     let Value::Object(entries) = agent else {
         return if agent.is_null() {
             Ok(Vec::new())
@@ -148,15 +161,17 @@ fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
             Err("`agent` is no table".to_owned())
         };
     };
-    let mut flags = Vec::new();
+    let (mut flags, mut faults) = (Vec::new(), Faults::default());
     for (name, value) in entries {
-        let flag = name.replace('_', "-");
-        if COMMAND_LINE_ONLY.contains(&flag.as_str()) {
-            return Err(format!(
-                "unknown setting `agent.{name}`; --{flag} is for the command line"
-            ));
+        if name == "name" {
+            faults.rule("agent.", name, "stands at the top of the file");
+            continue;
         }
-        let flag = format!("--{flag}");
+        if !known.contains(&name.as_str()) {
+            faults.unknown("agent.", name, known);
+            continue;
+        }
+        let flag = format!("--{}", name.replace('_', "-"));
         let values = match value {
             Value::Array(values) => values.as_slice(),
             value => std::slice::from_ref(value),
@@ -167,12 +182,11 @@ fn flags(agent: &Value) -> Result<Vec<OsString>, String> {
                 Value::Bool(false) => {}
                 Value::String(text) => flags.push(format!("{flag}={text}")),
                 Value::Number(number) => flags.push(format!("{flag}={number}")),
-                _ => {
-                    return Err(format!("`agent.{name}` is neither a text, a number nor a switch"));
-                }
+                _ => faults.rule("agent.", name, "is neither a text, a number nor a switch"),
             }
         }
     }
+    faults.into_result::<serde_json::Error>().map_err(|error| error.to_string())?;
     Ok(flags.into_iter().map(OsString::from).collect())
 }
 

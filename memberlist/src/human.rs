@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use memberlist_protocol::human::{ConfigSeed, Faults, at};
+use memberlist_protocol::human::{ConfigSeed, Faults, read_map};
 use memberlist_protocol::human_fields;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
@@ -79,12 +79,13 @@ impl<'de> Visitor<'de> for ReadConfig {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Config, M::Error> {
         let (mut config, mut faults) = (Config::lan(""), Faults::default());
-        while let Some(name) = map.next_key::<String>()? {
-            match name.as_str() {
+        let known: Vec<&str> = Config::FIELDS.iter().chain(OTHERS).copied().collect();
+        read_map(&mut map, "", &known, &mut faults, |name, map, faults| {
+            match name {
                 "name" => config.name = map.next_value()?,
                 "meta" => config.meta = map.next_value::<Meta>()?.0,
                 "protocol" => {
-                    let seed = ConfigSeed { path: "protocol.", faults: &mut faults };
+                    let seed = ConfigSeed { path: "protocol.", faults };
                     config.protocol = map.next_value_seed(seed)?;
                 }
                 #[cfg(feature = "encryption")]
@@ -93,14 +94,10 @@ impl<'de> Visitor<'de> for ReadConfig {
                 "metrics" => config.metrics = map.next_value()?,
                 #[cfg(feature = "dns")]
                 "dns" => config.dns = map.next_value()?,
-                _ if config.read_field(&name, &mut map).map_err(|e| at("", &name, &e))? => {}
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    let known: Vec<&str> = Config::FIELDS.iter().chain(OTHERS).copied().collect();
-                    faults.unknown("", &name, &known);
-                }
+                _ => return config.read_field(name, map),
             }
-        }
+            Ok(true)
+        })?;
         for fault in config.faults() {
             faults.rule("", fault.field, fault.rule);
         }
@@ -167,41 +164,37 @@ mod encryption;
 
 #[cfg(feature = "dns")]
 mod dns {
-    use memberlist_protocol::human::Words;
+    use memberlist_protocol::human::{Table, Words, read_table};
 
     use super::*;
     use crate::dns::Dns;
 
-    const FIELDS: &[&str] = &["servers", "timeout"];
+    impl Table for Dns {
+        const PATH: &'static str = "dns.";
+        const WHAT: &'static str = "servers and timeout of DNS";
+        const NAMES: &'static [&'static str] = &["servers", "timeout"];
 
-    struct ReadDns;
-
-    impl<'de> Visitor<'de> for ReadDns {
-        type Value = Dns;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("servers and timeout of DNS")
+        fn unsaid() -> Self {
+            Self::default()
         }
 
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Dns, M::Error> {
-            let (mut dns, mut faults) = (Dns::default(), Faults::default());
-            while let Some(name) = map.next_key::<String>()? {
-                match name.as_str() {
-                    "servers" => dns.servers = map.next_value()?,
-                    "timeout" => dns.timeout = map.next_value::<Words>()?.0,
-                    _ => {
-                        map.next_value::<IgnoredAny>()?;
-                        faults.unknown("dns.", &name, FIELDS);
-                    }
-                }
+        fn read<'de, M: MapAccess<'de>>(
+            &mut self,
+            name: &str,
+            map: &mut M,
+        ) -> Result<bool, M::Error> {
+            match name {
+                "servers" => self.servers = map.next_value()?,
+                "timeout" => self.timeout = map.next_value::<Words>()?.0,
+                _ => return Ok(false),
             }
-            faults.into_result().map(|()| dns)
+            Ok(true)
         }
     }
 
     impl<'de> Deserialize<'de> for Dns {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_map(ReadDns)
+            read_table(deserializer)
         }
     }
 
@@ -219,44 +212,40 @@ mod dns {
 mod metrics {
     use std::collections::BTreeMap;
 
-    use memberlist_protocol::human::Words;
+    use memberlist_protocol::human::{Table, Words, read_table};
 
     use super::*;
     use crate::metrics::Metrics;
 
-    const FIELDS: &[&str] = &["labels", "interval"];
+    impl Table for Metrics {
+        const PATH: &'static str = "metrics.";
+        const WHAT: &'static str = "labels and interval of metrics";
+        const NAMES: &'static [&'static str] = &["labels", "interval"];
 
-    struct ReadMetrics;
-
-    impl<'de> Visitor<'de> for ReadMetrics {
-        type Value = Metrics;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("labels and interval of metrics")
+        fn unsaid() -> Self {
+            Self::default()
         }
 
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Metrics, M::Error> {
-            let (mut metrics, mut faults) = (Metrics::default(), Faults::default());
-            while let Some(name) = map.next_key::<String>()? {
-                match name.as_str() {
-                    "labels" => {
-                        let labels = map.next_value::<BTreeMap<String, String>>()?;
-                        metrics.labels = labels.into_iter().collect();
-                    }
-                    "interval" => metrics.interval = map.next_value::<Words>()?.0,
-                    _ => {
-                        map.next_value::<IgnoredAny>()?;
-                        faults.unknown("metrics.", &name, FIELDS);
-                    }
+        fn read<'de, M: MapAccess<'de>>(
+            &mut self,
+            name: &str,
+            map: &mut M,
+        ) -> Result<bool, M::Error> {
+            match name {
+                "labels" => {
+                    let labels = map.next_value::<BTreeMap<String, String>>()?;
+                    self.labels = labels.into_iter().collect();
                 }
+                "interval" => self.interval = map.next_value::<Words>()?.0,
+                _ => return Ok(false),
             }
-            faults.into_result().map(|()| metrics)
+            Ok(true)
         }
     }
 
     impl<'de> Deserialize<'de> for Metrics {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_map(ReadMetrics)
+            read_table(deserializer)
         }
     }
 
@@ -320,12 +309,13 @@ mod tests {
     #[test]
     fn every_fault_of_every_part_is_told_at_once() {
         let error = read(
-            r#"{"lable": "blue", "join_concurrency": 0, "event_capacity": 0,
+            r#"{"lable": "blue", "join_concurrency": 0, "event_capacity": 0, "seeds": 7,
                 "protocol": {"gossip_node": 4, "retransmit_mult": 0}}"#,
         )
         .unwrap_err();
         for part in [
             "unknown setting `lable`, did you mean `label`?",
+            "`seeds`: invalid type",
             "unknown setting `protocol.gossip_node`, did you mean `protocol.gossip_nodes`?",
             "`protocol.retransmit_mult` must be between 1 and 1000",
             "`join_concurrency` must be at least 1",

@@ -71,9 +71,76 @@ impl Faults {
     }
 }
 
-/// An error, with the name of the setting that it is about.
-pub fn at<E: Error>(path: &str, name: &str, error: &E) -> E {
-    E::custom(format!("`{path}{name}`: {error}"))
+/// Reads a map by its names, which are `known`: `read` takes one value, or says that there is no such name. A
+/// value that cannot be read is a fault like others, and what stands behind it is read all the same.
+///
+/// # Errors
+/// If it is no map of names at all.
+pub fn read_map<'de, M: MapAccess<'de>>(
+    map: &mut M,
+    path: &str,
+    known: &[&str],
+    faults: &mut Faults,
+    mut read: impl FnMut(&str, &mut M, &mut Faults) -> Result<bool, M::Error>,
+) -> Result<(), M::Error> {
+    loop {
+        let name = match map.next_key::<String>() {
+            Ok(Some(name)) => name,
+            Ok(None) => return Ok(()),
+            // A format that is read as it comes may be lost after a bad value; what is known by then is told.
+            Err(_) if !faults.0.is_empty() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match read(&name, map, faults) {
+            Ok(true) => {}
+            Ok(false) => {
+                map.next_value::<IgnoredAny>()?;
+                faults.unknown(path, &name, known);
+            }
+            Err(error) => faults.0.push(format!("`{path}{name}`: {error}")),
+        }
+    }
+}
+
+/// What is written as a table of its own, in which everything may be left out.
+pub trait Table: Sized {
+    /// What stands before its names in a fault, such as `dns.`.
+    const PATH: &'static str;
+    /// What it is, where something else stands in its place.
+    const WHAT: &'static str;
+    /// The names.
+    const NAMES: &'static [&'static str];
+
+    /// With nothing said.
+    fn unsaid() -> Self;
+
+    /// Reads one value; false if there is no such name.
+    ///
+    /// # Errors
+    /// If the value is of another type.
+    fn read<'de, M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error>;
+}
+
+/// Reads a table.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn read_table<'de, T: Table, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Read<T>(T);
+    impl<'de, T: Table> Visitor<'de> for Read<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::WHAT)
+        }
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<T, M::Error> {
+            let (Self(mut table), mut faults) = (self, Faults::default());
+            read_map(&mut map, T::PATH, T::NAMES, &mut faults, |name, map, _| {
+                table.read(name, map)
+            })?;
+            faults.into_result().map(|()| table)
+        }
+    }
+    deserializer.deserialize_map(Read(T::unsaid()))
 }
 
 /// The name that was probably meant.
@@ -215,21 +282,19 @@ impl<'de> Visitor<'de> for ConfigSeed<'_> {
         let Self { path, faults } = self;
         // The preset may stand behind what departs from it.
         let (mut base, mut given, mut named) = (Config::lan(), Config::lan(), Vec::new());
-        while let Some(name) = map.next_key::<String>()? {
-            if name == PRESET {
-                let chosen = map.next_value::<String>()?;
-                match preset(&chosen) {
-                    Some(preset) => base = preset,
-                    None => faults.rule(path, PRESET, "must be \"lan\", \"wan\" or \"local\""),
-                }
-            } else if given.read_field(&name, &mut map).map_err(|e| at(path, &name, &e))? {
-                named.push(name);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                let known: Vec<&str> = Config::FIELDS.iter().copied().chain([PRESET]).collect();
-                faults.unknown(path, &name, &known);
+        let known: Vec<&str> = Config::FIELDS.iter().copied().chain([PRESET]).collect();
+        read_map(&mut map, path, &known, faults, |name, map, faults| {
+            if name != PRESET {
+                let is_field = given.read_field(name, map)?;
+                named.extend(is_field.then(|| name.to_owned()));
+                return Ok(is_field);
             }
-        }
+            match preset(&map.next_value::<String>()?) {
+                Some(preset) => base = preset,
+                None => faults.rule(path, PRESET, "must be \"lan\", \"wan\" or \"local\""),
+            }
+            Ok(true)
+        })?;
         for name in named {
             base.take_field(&name, &given);
         }
@@ -244,8 +309,9 @@ impl<'de> Deserialize<'de> for Config {
     /// From a map of its fields, and of `preset`: `lan` (the default), `wan` or `local`, from which they depart.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut faults = Faults::default();
-        let config = ConfigSeed { path: "", faults: &mut faults }.deserialize(deserializer)?;
-        faults.into_result().map(|()| config)
+        let config = ConfigSeed { path: "", faults: &mut faults }.deserialize(deserializer);
+        faults.into_result()?;
+        config
     }
 }
 
@@ -257,26 +323,23 @@ impl Serialize for Config {
     }
 }
 
+impl Table for Lifeguard {
+    const PATH: &'static str = "lifeguard.";
+    const WHAT: &'static str = "the extensions of Lifeguard, each true or false";
+    const NAMES: &'static [&'static str] = Self::FIELDS;
+
+    fn unsaid() -> Self {
+        Self::ON
+    }
+
+    fn read<'de, M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error> {
+        self.read_field(name, map)
+    }
+}
+
 impl<'de> Deserialize<'de> for Lifeguard {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Lifeguard;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the extensions of Lifeguard, each true or false")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Lifeguard, M::Error> {
-                let (mut lifeguard, mut faults) = (Lifeguard::ON, Faults::default());
-                while let Some(name) = map.next_key::<String>()? {
-                    if !lifeguard.read_field(&name, &mut map)? {
-                        map.next_value::<IgnoredAny>()?;
-                        faults.unknown("lifeguard.", &name, Lifeguard::FIELDS);
-                    }
-                }
-                faults.into_result().map(|()| lifeguard)
-            }
-        }
-        deserializer.deserialize_map(Read)
+        read_table(deserializer)
     }
 }
 
@@ -390,5 +453,30 @@ mod tests {
         assert_eq!(zero.probe_interval, Duration::ZERO);
         assert!(read(r#"{"wire_format": "go"}"#).unwrap_err().contains("hashicorp"));
         assert!(read(r#"{"lifeguard": {"buddy": true}}"#).unwrap_err().contains("buddy_system"));
+    }
+
+    #[test]
+    fn a_value_of_another_type_hides_no_other_fault() {
+        let text = r#"{"gossip_nodes": "3", "probe_intervall": "1s", "probe_timeout": 5, "lifeguard":
+            {"buddy": true}, "retransmit_mult": 0}"#;
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        for error in [
+            Config::deserialize(value).map_err(|error| error.to_string()).unwrap_err(),
+            read(text).unwrap_err(),
+        ] {
+            for part in [
+                "`gossip_nodes`: invalid type",
+                "did you mean `probe_interval`?",
+                "`probe_timeout`: ",
+                "did you mean `lifeguard.buddy_system`?",
+                "`retransmit_mult` must be between",
+            ] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+        // Where a text cannot be followed any more, what was found is told.
+        let error = read(r#"{"probe_intervall": "1s", "gossip_nodes": {"a": [1]}, "x": 1}"#);
+        assert!(error.unwrap_err().contains("did you mean `probe_interval`?"));
+        assert!(read("{\"probe_interval\": \"1s\", ").is_err());
     }
 }

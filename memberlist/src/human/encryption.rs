@@ -51,25 +51,29 @@ impl<'de> Visitor<'de> for ReadEncryption {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Encryption, M::Error> {
         let (mut written, mut faults) = (Written::default(), Faults::default());
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value::<Entry>()?;
-            let taken = match name.as_str() {
-                "keys" => value.keys().map(|keys| written.keys = keys),
-                "keyring_file" => value.path().map(|path| written.keyring_file = path),
-                "encrypt_outgoing" => value.switch().map(|on| written.encrypt_outgoing = on),
-                "verify_incoming" => value.switch().map(|on| written.verify_incoming = on),
-                "accept_v0" => value.switch().map(|on| written.accept_v0 = on),
-                _ if is_key(&name) => Err("is a key, where the name of a setting belongs"),
-                _ => {
-                    faults.unknown("encryption.", &name, FIELDS);
-                    continue;
+        read_map(&mut map, "encryption.", FIELDS, &mut faults, |name, map, faults| {
+            let taken = match name {
+                _ if is_key(name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    faults.rule(
+                        "encryption.",
+                        "(a key)",
+                        "stands where the name of a setting belongs",
+                    );
+                    return Ok(true);
                 }
+                "keys" => entry(map)?.keys().map(|keys| written.keys = keys),
+                "keyring_file" => entry(map)?.path().map(|path| written.keyring_file = path),
+                "encrypt_outgoing" => entry(map)?.switch().map(|on| written.encrypt_outgoing = on),
+                "verify_incoming" => entry(map)?.switch().map(|on| written.verify_incoming = on),
+                "accept_v0" => entry(map)?.switch().map(|on| written.accept_v0 = on),
+                _ => return Ok(false),
             };
             if let Err(rule) = taken {
-                let name = if is_key(&name) { "(a key)" } else { name.as_str() };
                 faults.rule("encryption.", name, rule);
             }
-        }
+            Ok(true)
+        })?;
         faults.into_result()?;
         written.into_encryption().map_err(M::Error::custom)
     }
@@ -122,6 +126,10 @@ impl Entry {
             _ => Err("must be true or false"),
         }
     }
+}
+
+fn entry<'de, M: MapAccess<'de>>(map: &mut M) -> Result<Entry, M::Error> {
+    map.next_value()
 }
 
 fn is_key(text: &str) -> bool {
@@ -235,7 +243,7 @@ mod tests {
             (r#"{"keys": "KEYx"}"#, "`encryption.keys` must be keys"),
             (r#"{"keyring_file": "KEY"}"#, "`encryption.keyring_file` must be the path"),
             (r#"{"keys": ["KEY"], "accept_v0": "KEY"}"#, "`encryption.accept_v0` must be true"),
-            (r#"{"keys": ["KEY"], "KEY": true}"#, "is a key"),
+            (r#"{"keys": ["KEY"], "KEY": true}"#, "(a key)"),
         ] {
             let error = read(encryption).unwrap_err();
             assert!(error.contains(says), "{encryption}: {error}");

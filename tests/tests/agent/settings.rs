@@ -23,6 +23,9 @@ fn a_file_says_what_flags_do_not_and_comes_back_as_it_is() {
     let answer = agent.ask("settings", "settings");
     assert_eq!(answer["settings"]["probe_interval"], "2s");
     assert_eq!(answer["settings"]["gossip_interval"], "100ms", "of the preset");
+    let lan = run_to_end(&["--config", &toml, "--preset", "lan", "--print-config"]);
+    let lan = text(&lan.stdout);
+    assert!(lan.contains("gossip_interval = \"200ms\"") && lan.contains("probe_interval = \"2s\""));
 
     // What it prints is such a file, in either form.
     let printed = run_to_end(&["--config", &toml, "--print-config"]);
@@ -58,7 +61,15 @@ fn every_fault_of_a_file_is_told_in_one_line_with_what_was_meant() {
         ("[protocol]\nprobe_interval = 5\n", &["`protocol.probe_interval`", "200ms"]),
         ("[agent]\nconfig = \"b.toml\"\n", &["unknown setting `agent.config`"]),
         ("[agent]\nhelp = true\n", &["unknown setting `agent.help`"]),
-        ("[agent]\nbindd = \"x\"\n", &["--bindd"]),
+        (
+            "lable = \"x\"\n[protocol]\ngossip_nodes = \"3\"\n[agent]\nbindd = \"x\"\nname = \"b\"\n",
+            &[
+                "`agent.bindd`, did you mean `agent.bind`?",
+                "`agent.name` stands at the top",
+                "did you mean `label`?",
+                "`protocol.gossip_nodes`: invalid type",
+            ],
+        ),
         ("[agent]\nbind = { x = 1 }\n", &["`agent.bind`"]),
         ("name = \n", &["a.toml"]),
     ];
@@ -70,6 +81,11 @@ fn every_fault_of_a_file_is_told_in_one_line_with_what_was_meant() {
         for part in says {
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+    fs::write(&file, "lable = \"x\"\n").unwrap();
+    let unbound = text(&run_to_end(&["--config", &file]).stderr);
+    for part in ["--name is missing", "--bind is missing", "did you mean `label`?"] {
+        assert!(unbound.contains(part), "{part}: {unbound}");
     }
     let missing = run_to_end(&["--name", "q", "--config", &folder.file("none.toml")]);
     assert!(text(&missing.stderr).contains("none.toml"));
