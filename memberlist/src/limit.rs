@@ -49,6 +49,12 @@ impl RateLimit {
 pub(crate) struct SharedLimit(Mutex<RateLimit>);
 
 impl SharedLimit {
+    /// That many lines in each spacing.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn of(most: u64) -> Self {
+        Self(Mutex::new(RateLimit::of(most)))
+    }
+
     pub(crate) fn allow(&self) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).allow()
     }

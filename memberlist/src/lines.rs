@@ -61,8 +61,9 @@ impl Lines {
         let Some(more) = self.unreadable.allow() else { return };
         match error.reason() {
             DropReason::WrongFormat | DropReason::WrongVersion => {
-                warn!(peer = %Shown(peer), error = %Shown(error), more, "a packet of another format: check that all nodes use the \
-                    same wire format, label and encryption");
+                warn!(peer = %Shown(peer), error = %Shown(error), more,
+                    "a packet of another format: check that all nodes use the same wire format, label and \
+                    encryption");
             }
             _ => {
                 warn!(peer = %Shown(peer), error = %Shown(error), more, "unreadable packet");
@@ -86,16 +87,17 @@ impl Lines {
 
     pub(crate) fn joined(&mut self, member: &Member) {
         if let Some(more) = self.members.allow() {
-            info!(node = %Shown(member.id()), addr = %member.addr(), incarnation = member.incarnation, more,
-                "joined");
+            let incarnation = member.incarnation;
+            info!(node = %Shown(member.id()), addr = %member.addr(), incarnation, more, "joined");
         }
     }
 
     pub(crate) fn gone(&mut self, member: &Member) {
         let Some(more) = self.members.allow() else { return };
         let reason = member.death.as_deref().map(ToString::to_string).unwrap_or_default();
-        info!(node = %Shown(member.id()), addr = %member.addr(), incarnation = member.incarnation, more,
-            state = %member.state, "{}", Shown(reason));
+        let (incarnation, state) = (member.incarnation, member.state);
+        info!(node = %Shown(member.id()), addr = %member.addr(), incarnation, more, %state, "{}",
+            Shown(reason));
     }
 
     pub(crate) fn conflict(&mut self, existing: &Node, other: &Node) {
@@ -114,8 +116,8 @@ impl Lines {
     ) {
         if let Some(more) = self.disagreements.allow() {
             let seconds = now.saturating_duration_since(since).as_secs();
-            warn!(%own, member = %Shown(member), seconds, more, "this node and that member believe different members \
-                alive, and comparing them does not help");
+            warn!(%own, member = %Shown(member), seconds, more,
+                "this node and that member believe different members alive, and comparing them does not help");
         }
     }
 

@@ -25,6 +25,17 @@ async fn start(cluster: &Cluster<MemoryTransport>, name: &str, key: &SecretKey) 
     (cluster.start(Builder::new(config)).await, reader)
 }
 
+/// Two nodes that know each other, and what the first one writes.
+async fn two() -> (Node, Reader, Node) {
+    let cluster = Cluster::<MemoryTransport>::new();
+    let key = SecretKey::generate(KeySize::Bits128).unwrap();
+    let (a, metrics) = start(&cluster, "a", &key).await;
+    let (b, _) = start(&cluster, "b", &key).await;
+    b.join([a.addr().to_string()]).await.unwrap();
+    agree(&[&a, &b]).await;
+    (a, metrics, b)
+}
+
 /// A name and the labels beside those of the node.
 type Key = (String, BTreeMap<String, String>);
 
@@ -62,12 +73,7 @@ impl Reader {
 
 #[tokio::test]
 async fn every_metric_is_there_with_its_labels_and_no_other() {
-    let cluster = Cluster::<MemoryTransport>::new();
-    let key = SecretKey::generate(KeySize::Bits128).unwrap();
-    let (a, metrics) = start(&cluster, "a", &key).await;
-    let (b, _) = start(&cluster, "b", &key).await;
-    b.join([a.addr().to_string()]).await.unwrap();
-    agree(&[&a, &b]).await;
+    let (_a, metrics, _b) = two().await;
     let found = || {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (name, labels) in metrics.read().into_keys() {
@@ -198,12 +204,7 @@ async fn keys_that_come_and_go_make_no_series_without_end() {
 
 #[tokio::test]
 async fn gauges_of_a_node_that_has_ended_are_zero() {
-    let cluster = Cluster::<MemoryTransport>::new();
-    let key = SecretKey::generate(KeySize::Bits128).unwrap();
-    let (a, metrics) = start(&cluster, "a", &key).await;
-    let (b, _) = start(&cluster, "b", &key).await;
-    b.join([a.addr().to_string()]).await.unwrap();
-    agree(&[&a, &b]).await;
+    let (a, metrics, _b) = two().await;
     a.shutdown().await;
     for ((name, labels), value) in metrics.read() {
         let metric = CATALOGUE.iter().find(|metric| metric.name == name).unwrap();

@@ -1,6 +1,6 @@
 //! One member's side: asking another, and doing what another asks.
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use memberlist_protocol::wire::Dialect;
@@ -21,17 +21,7 @@ use super::message::{
 };
 use super::{HeldKey, KeyFailure};
 use crate::layers::{Changes, Keys, StreamKeys};
-use crate::limit::RateLimit;
 use crate::streams::{Channel, StreamContext, StreamFault, open, unexpected};
-
-/// Lines of each kind in a spacing, of all nodes of this process: members provoke them. A rotation takes a few.
-const KEY_LINES: u64 = 30;
-
-type Limit = LazyLock<Mutex<RateLimit>>;
-
-static CHANGED: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
-static GIVEN: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
-static UNSAVED: Limit = LazyLock::new(|| Mutex::new(RateLimit::of(KEY_LINES)));
 
 /// Asks a member over an encrypted stream; sealed with this key instead of the primary, if it is given,
 /// which may be one that is only among the keys that there were when something was begun.
@@ -135,7 +125,7 @@ where
         Some(request) => {
             let done = apply(keys, &request).await;
             if request != KeyRequest::List {
-                note_change(peer, &request, &done);
+                note_change(keys, peer, &request, &done);
             }
             done
         }
@@ -153,8 +143,13 @@ where
     channel.send(MessageFrames::response(status, body.into())).await
 }
 
-fn note_change(peer: &Peer, request: &KeyRequest, done: &Result<Vec<HeldKey>, KeyFailure>) {
-    let Some(more) = lock(&CHANGED).allow() else { return };
+fn note_change(
+    keys: &Keys,
+    peer: &Peer,
+    request: &KeyRequest,
+    done: &Result<Vec<HeldKey>, KeyFailure>,
+) {
+    let Some(more) = keys.lines.changed.allow() else { return };
     let done = done.as_ref().map(|_| ()).map_err(ToString::to_string);
     info!(peer = %Shown(peer), request = request.name(), ?done, more, "keys of this node changed by a member");
 }
@@ -246,7 +241,7 @@ async fn save(keys: &Keys) -> Result<(), KeyFailure> {
         Ok(Err(error)) => error.to_string(),
         Err(panicked) => panicked.to_string(),
     };
-    if let Some(more) = lock(&UNSAVED).allow() {
+    if let Some(more) = keys.lines.unsaved.allow() {
         warn!(
             error,
             more,
@@ -270,7 +265,7 @@ pub(crate) async fn hand_over<T: Transport>(
     if matches!(given, Err(KeyFailure::Exchange(ExchangeError::Cancelled))) {
         return;
     }
-    let Some(more) = lock(&GIVEN).allow() else { return };
+    let Some(more) = keys.lines.given.allow() else { return };
     let peer = Shown(&newcomer.peer);
     match given {
         Ok(()) => info!(%peer, more, "gave the primary key to a member that uses an older one"),
@@ -328,9 +323,11 @@ pub(super) fn newer_primary(keys: &Keys, than: Fingerprint) -> Option<SecretKey>
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use memberlist_security::Version;
     use tracing::span;
 
     use super::*;
+    use crate::layers::{KEY_LINES, Sealing};
 
     /// Counts lines.
     struct Count(Arc<AtomicU64>);
@@ -358,11 +355,12 @@ mod tests {
             Peer::from(std::net::SocketAddr::from(([10, 0, 0, 1], 1))),
         );
         let key = SecretKey::generate(memberlist_security::KeySize::Bits128).unwrap();
-        let request = KeyRequest::Install(key);
+        let request = KeyRequest::Install(key.clone());
+        let sealing = Sealing::new(Some(&crate::Encryption::new(Keyring::new(key))), Version::V1);
+        let keys = sealing.keys().unwrap();
         tracing::subscriber::with_default(Count(Arc::clone(&lines)), || {
-            (0..1000).for_each(|_| note_change(&peer, &request, &Ok(Vec::new())));
+            (0..1000).for_each(|_| note_change(keys, &peer, &request, &Ok(Vec::new())));
         });
-        // Other tests take of it as well.
-        assert!(lines.load(Ordering::Relaxed) <= KEY_LINES);
+        assert_eq!(lines.load(Ordering::Relaxed), KEY_LINES);
     }
 }

@@ -22,6 +22,8 @@ use memberlist_protocol::wire::{Room, WireFormat};
 use memberlist_security::{Label, LabelError};
 use tracing::warn;
 
+#[cfg(all(test, feature = "encryption"))]
+pub(crate) use sealing::KEY_LINES;
 #[cfg(feature = "encryption")]
 pub(crate) use sealing::{Changes, Keys, Rotating};
 pub(crate) use sealing::{KeyName, Sealing, StreamKeys};

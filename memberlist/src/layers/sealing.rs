@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::{LayerError, is_sealed};
 use crate::config::Encryption;
+use crate::limit::SharedLimit;
 use crate::meter::KeyCounts;
 
 pub(crate) type KeyName = Fingerprint;
@@ -58,6 +59,27 @@ pub(crate) struct Keys {
     pub(crate) changes: Arc<Mutex<Changes>>,
     /// A rotation from here that has not come to its end.
     pub(crate) rotating: Mutex<Option<Rotating>>,
+    pub(crate) lines: KeyLines,
+}
+
+/// Lines about keys of each kind in a spacing: members provoke them. A rotation takes a few.
+pub(crate) const KEY_LINES: u64 = 30;
+
+/// When they were written.
+pub(crate) struct KeyLines {
+    /// That a member has changed the keys.
+    pub(crate) changed: SharedLimit,
+    /// That a member was given the primary, or could not be.
+    pub(crate) given: SharedLimit,
+    /// That the file was not written.
+    pub(crate) unsaved: SharedLimit,
+}
+
+impl Default for KeyLines {
+    fn default() -> Self {
+        let [changed, given, unsaved] = [(); 3].map(|()| SharedLimit::of(KEY_LINES));
+        Self { changed, given, unsaved }
+    }
 }
 
 /// How often the keyring was changed, and up to which change the file has it.
@@ -89,6 +111,7 @@ impl Sealing {
             saving: Arc::default(),
             changes: Arc::default(),
             rotating: Mutex::default(),
+            lines: KeyLines::default(),
         }))
     }
 
