@@ -306,8 +306,9 @@ impl<T: Transport> Memberlist<T> {
     /// A seed is `[name/]host[:port]`: an IP address or a host name, of which every address is tried, up to
     /// 256; without a port [`Config::default_port`]; a name says which node is expected there. A seed that is
     /// busy is asked again when it says, or another member that it names, ten times at most, the last one begun
-    /// within three [`stream_timeout`](memberlist_protocol::Config::stream_timeout). A node that has left is alive again by this. Link-local IPv6 addresses (`fe80::…`) do not work:
-    /// they mean something on one interface only, and members pass addresses on.
+    /// within three [`stream_timeout`](memberlist_protocol::Config::stream_timeout). A node that has left is
+    /// alive again by this. Link-local IPv6 addresses (`fe80::…`) do not work: they mean something on one
+    /// interface only, and members pass addresses on.
     ///
     /// ```no_run
     /// # async fn example<T: memberlist::Transport>(node: memberlist::Memberlist<T>) -> Result<(), Box<dyn std::error::Error>> {
