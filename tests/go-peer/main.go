@@ -5,12 +5,12 @@
 //
 //	go-peer --name a --bind 127.0.0.1:0 --join 127.0.0.1:7946
 //	go-peer --decode
-//	go-peer --mass-join --nodes 200 --runs 20
+//	go-peer --fleet
 //
 // It ends by quit after a farewell, by shutdown or the end of the input without one.
 //
-// With --decode it is no node: it tells, line by line, what the library makes of given bytes. With
-// --mass-join it is many, and measures how long they take to agree, as the example mass_join does.
+// With --decode it is no node: it tells, line by line, what the library makes of given bytes. With --fleet it
+// is many, driven by the side-by-side benchmark.
 package main
 
 import (
@@ -36,8 +36,8 @@ func main() {
 		}
 		return
 	}
-	if len(os.Args) >= 2 && os.Args[1] == "--mass-join" {
-		if err := massJoin(os.Args[2:], os.Stdout, os.Stderr); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == "--fleet" {
+		if err := runFleet(os.Stdin, os.Stdout); err != nil {
 			fail(statusFailed, err)
 		}
 		return

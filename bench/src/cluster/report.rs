@@ -1,0 +1,371 @@
+//! What was found, as a table and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::process::Command as Process;
+
+use serde::Serialize;
+
+use super::Plan;
+use super::programs::Library;
+use super::scenario::Run;
+
+/// Everything that a comparison found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What was compared.
+    pub plan: Plan,
+    /// Where.
+    pub machine: Machine,
+    /// Of the libraries.
+    pub versions: BTreeMap<Library, String>,
+    /// Libraries that could not be had, and why.
+    pub absent: BTreeMap<Library, String>,
+    /// By size and library.
+    pub cases: Vec<Case>,
+}
+
+/// All runs of a library at one size.
+#[derive(Debug, Serialize)]
+pub struct Case {
+    /// The library.
+    pub library: Library,
+    /// Nodes in its one process.
+    pub nodes: usize,
+    /// Whether with a key.
+    pub encrypted: bool,
+    /// One after the other.
+    pub runs: Vec<Run>,
+}
+
+/// Where a comparison was made; what the system does not tell is empty.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// The kernel.
+    pub kernel: String,
+    /// The commit of this workspace, with a mark if it was changed.
+    pub commit: String,
+    /// The compiler.
+    pub rustc: String,
+    /// The compiler of Go.
+    pub go: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = cpuinfo.lines().find(|line| line.starts_with("model name"));
+        let name = name.and_then(|line| line.split(": ").nth(1)).unwrap_or_default();
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            processor: name.into(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: kernel.trim().into(),
+            commit: said(Process::new("git").args(["describe", "--always", "--dirty"])),
+            rustc: said(Process::new("rustc").arg("--version")),
+            go: said(Process::new("go").arg("version")),
+        }
+    }
+}
+
+fn said(program: &mut Process) -> String {
+    let output = program.current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}
+
+/// A row of the table: a figure of each run, of which the median is shown. Less is better.
+struct Row {
+    what: &'static str,
+    unit: &'static str,
+    decimals: usize,
+    /// The figures of a run, one for each time it was measured; none where it should be and is not.
+    of: fn(&Run) -> Vec<Option<f64>>,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        what: "mass join",
+        unit: "s",
+        decimals: 2,
+        of: |run| one(run.join.map(|step| step.took_s)),
+    },
+    Row {
+        what: "its processor time",
+        unit: "s",
+        decimals: 2,
+        of: |run| some(run.join.and(run.join_processor_s)),
+    },
+    Row {
+        what: "memory of a node then",
+        unit: "kB",
+        decimals: 0,
+        of: |run| some(run.node_bytes_joined.map(|bytes| bytes / 1e3)),
+    },
+    Row {
+        what: "idle: processor time of a node",
+        unit: "% of a core",
+        decimals: 4,
+        of: |run| some(run.idle.map(|idle| idle.processor_percent)),
+    },
+    Row {
+        what: "idle: datagrams of a node",
+        unit: "1/s",
+        decimals: 1,
+        of: |run| some(run.idle.map(|idle| idle.datagrams_per_s)),
+    },
+    Row {
+        what: "idle: bytes of a node",
+        unit: "B/s",
+        decimals: 0,
+        of: |run| some(run.idle.map(|idle| idle.bytes_per_s)),
+    },
+    Row {
+        what: "idle: memory of a node",
+        unit: "kB",
+        decimals: 0,
+        of: |run| some(run.idle.map(|idle| idle.node_bytes / 1e3)),
+    },
+    Row {
+        what: "broadcast to all",
+        unit: "s",
+        decimals: 3,
+        of: |run| one(run.broadcast.map(|step| step.took_s)),
+    },
+    Row {
+        what: "killed: first detection",
+        unit: "s",
+        decimals: 2,
+        of: |run| run.kill.as_ref().map(|kill| kill.first_s.clone()).unwrap_or_default(),
+    },
+    Row {
+        what: "killed: last detection",
+        unit: "s",
+        decimals: 2,
+        of: |run| run.kill.as_ref().map(|kill| kill.last_s.clone()).unwrap_or_default(),
+    },
+    Row {
+        what: "10 % leave",
+        unit: "s",
+        decimals: 2,
+        of: |run| one(run.leave.map(|step| step.took_s)),
+    },
+    Row {
+        what: "all that are gone return",
+        unit: "s",
+        decimals: 2,
+        of: |run| one(run.restart.map(|step| step.took_s)),
+    },
+];
+
+fn one(figure: Option<Option<f64>>) -> Vec<Option<f64>> {
+    figure.into_iter().collect()
+}
+
+fn some(figure: Option<f64>) -> Vec<Option<f64>> {
+    figure.into_iter().map(Some).collect()
+}
+
+/// Figures in order; those that were not reached are the largest.
+fn sorted(row: &Row, case: &Case) -> Vec<f64> {
+    let all = case.runs.iter().flat_map(|run| (row.of)(run));
+    let mut figures: Vec<f64> = all.map(|figure| figure.unwrap_or(f64::INFINITY)).collect();
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+/// Of figures in order; none of none.
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        _ if sorted.is_empty() => None,
+        1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}
+
+impl Report {
+    /// The tables, in Markdown: one for each size, with a column for each library.
+    pub fn tables(&self) -> String {
+        let mut text = String::new();
+        for of_size in self.cases.chunks(self.plan.libraries.len()) {
+            if let Some(case) = of_size.first() {
+                let secured = if case.encrypted { "encrypted" } else { "plain" };
+                let _ = writeln!(text, "\n{} nodes, {secured}\n", case.nodes);
+                self.table(&mut text, of_size);
+            }
+        }
+        for (library, version) in &self.versions {
+            let _ = writeln!(text, "{library}: {version}");
+        }
+        for (library, why) in &self.absent {
+            let _ = writeln!(text, "{library}: NOT MEASURED, {why}");
+        }
+        text
+    }
+
+    fn table(&self, text: &mut String, cases: &[Case]) {
+        let has_peers = cases.iter().any(|case| case.library.is_peer());
+        let has_net = cases.iter().any(|case| case.library == Library::Net);
+        let ratio = has_peers && has_net;
+        let _ = write!(text, "| {:<30} | {:<11} |", "median (least to most)", "");
+        for case in cases {
+            let _ = write!(text, " {:>22} |", case.library);
+        }
+        text.push_str(if ratio { " net : best peer |\n|---|---|" } else { "\n|---|---|" });
+        text.push_str(&"---:|".repeat(cases.len() + usize::from(ratio)));
+        text.push('\n');
+        for row in ROWS {
+            let figures: Vec<_> = cases.iter().map(|case| sorted(row, case)).collect();
+            if figures.iter().all(Vec::is_empty) {
+                continue;
+            }
+            let _ = write!(text, "| {:<30} | {:<11} |", row.what, row.unit);
+            for figures in &figures {
+                let _ = write!(text, " {:>22} |", cell(row, figures));
+            }
+            if ratio {
+                let _ = write!(text, " {:>15} |", versus(cases, &figures));
+            }
+            text.push('\n');
+        }
+        let counts: [(&str, fn(&Run) -> usize); 3] = [
+            ("joins and farewells that failed", failures),
+            ("running nodes declared dead", |run| run.false_deaths),
+            ("runs that were not finished", |run| usize::from(run.error.is_some())),
+        ];
+        for (what, count) in counts {
+            let _ = write!(text, "| {what:<30} | {:<11} |", "");
+            for case in cases {
+                let _ = write!(text, " {:>22} |", case.runs.iter().map(count).sum::<usize>());
+            }
+            text.push_str(if ratio { "                 |\n" } else { "\n" });
+        }
+        text.push('\n');
+    }
+}
+
+fn failures(run: &Run) -> usize {
+    [run.join, run.leave, run.restart].into_iter().flatten().map(|step| step.failed).sum()
+}
+
+fn cell(row: &Row, figures: &[f64]) -> String {
+    let shown = |figure: f64| match figure.is_finite() {
+        true => format!("{figure:.*}", row.decimals),
+        false => "never".into(),
+    };
+    match (median(figures), figures) {
+        (Some(median), [least, .., most]) => {
+            format!("{} ({} to {})", shown(median), shown(*least), shown(*most))
+        }
+        (Some(median), _) => shown(median),
+        (None, _) => "-".into(),
+    }
+}
+
+/// Ours over UDP and TCP as a share of the best of the others, by medians.
+fn versus(cases: &[Case], figures: &[Vec<f64>]) -> String {
+    let medians = || cases.iter().zip(figures.iter().map(|figures| median(figures)));
+    let ours = medians().find(|(case, _)| case.library == Library::Net).and_then(|(_, m)| m);
+    let peers = medians().filter(|(case, _)| case.library.is_peer()).filter_map(|(_, m)| m);
+    match (ours, peers.min_by(f64::total_cmp)) {
+        (Some(ours), Some(best)) if ours.is_finite() && best.is_finite() && best > 0.0 => {
+            format!("{:.2}", ours / best)
+        }
+        _ => "-".into(),
+    }
+}
+
+/// One run in one line.
+pub fn line(library: Library, nodes: usize, encrypted: bool, run: &Run) -> String {
+    let secured = if encrypted { "encrypted" } else { "plain" };
+    let mut text = format!("{library:<8} {nodes:>5} {secured:<9} seed {:<3}", run.seed);
+    for row in ROWS {
+        let figures: Vec<_> =
+            (row.of)(run).into_iter().map(|f| f.unwrap_or(f64::INFINITY)).collect();
+        if let Some(worst) = figures.iter().copied().max_by(f64::total_cmp) {
+            let _ = write!(text, "  {} {} {}", row.what, cell(row, &[worst]), row.unit);
+        }
+    }
+    let (failed, dead) = (failures(run), run.false_deaths);
+    if failed + dead > 0 {
+        let _ = write!(text, "  FAILED joins and farewells {failed}, FALSE deaths {dead}");
+    }
+    if let Some(error) = &run.error {
+        let _ = write!(text, "  NOT FINISHED: {error}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::scenario::{Detection, Scenario, Step};
+
+    fn step(took_s: Option<f64>) -> Step {
+        Step { took_s, failed: 0, missing: 0 }
+    }
+
+    fn case(library: Library, joins: &[Option<f64>]) -> Case {
+        let run = |took: &Option<f64>| Run {
+            join: Some(step(*took)),
+            kill: Some(Detection { first_s: vec![Some(1.0), None], last_s: vec![Some(2.0), None] }),
+            ..Run::default()
+        };
+        Case { library, nodes: 50, encrypted: false, runs: joins.iter().map(run).collect() }
+    }
+
+    fn report(cases: Vec<Case>) -> Report {
+        let scenario = Scenario {
+            parts: Vec::new(),
+            in_flight: 16,
+            limit_s: 1,
+            settle_s: 0,
+            idle_s: 1,
+            broadcast_bytes: 1,
+        };
+        let plan = Plan {
+            libraries: cases.iter().map(|case| case.library).collect(),
+            nodes: vec![50],
+            encrypted: vec![false],
+            runs: 3,
+            seed: 1,
+            scenario,
+        };
+        let absent = [(Library::Go, "there is no go here".to_owned())].into();
+        Report { plan, machine: Machine::here(), versions: BTreeMap::new(), absent, cases }
+    }
+
+    #[test]
+    fn a_run_that_did_not_converge_counts_as_the_longest_and_is_not_dropped() {
+        let report = report(vec![
+            case(Library::Net, &[Some(1.0), Some(0.5), Some(2.0)]),
+            case(Library::Al8n, &[Some(4.0), None, Some(3.0)]),
+            case(Library::Kinship, &[None, None, Some(3.0)]),
+        ]);
+        let tables = report.tables();
+        let join = tables.lines().find(|line| line.contains("mass join")).expect("a row");
+        assert!(join.contains("1.00 (0.50 to 2.00)"), "{join}");
+        assert!(join.contains("4.00 (3.00 to never)"), "{join}");
+        assert!(join.contains("never (3.00 to never)"), "{join}");
+        assert!(join.ends_with("0.25 |"), "{join}");
+        assert!(tables.contains("go: NOT MEASURED, there is no go here"), "{tables}");
+        assert!(!tables.contains("broadcast"), "what was not asked for has no row");
+        assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"took_s\":null")));
+    }
+
+    #[test]
+    fn a_line_tells_what_failed() {
+        let run = Run { error: Some("out of time".into()), false_deaths: 3, ..Run::default() };
+        let line = line(Library::Go, 50, true, &run);
+        assert!(
+            line.contains("NOT FINISHED: out of time") && line.contains("FALSE deaths 3"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! The program of a library, as a process that is driven and watched.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio};
+use std::time::Duration;
+
+use memberlist_bench_fleet::protocol::{Answer, Command, Hello};
+use serde::de::DeserializeOwned;
+
+/// How to start the program of a library.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+/// A running program.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// What it said first.
+    pub hello: Hello,
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// User and system time, in the hundredths of a second that Linux counts in.
+    pub processor: Duration,
+    /// Resident memory now, in bytes.
+    pub resident: u64,
+    /// Datagrams that left a UDP socket of its network.
+    pub datagrams: u64,
+    /// Bytes on its loopback device, with all headers, TCP's too.
+    pub bytes: u64,
+}
+
+impl Worker {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If it does not start, or does not say what it is.
+    pub fn start(program: &Program) -> Result<Self, String> {
+        let say = |error: std::io::Error| format!("{}: {error}", program.path.display());
+        let mut child = Process::new(&program.path)
+            .args(&program.args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(say)?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("its input or output is not a pipe".into());
+        };
+        let mut output = BufReader::new(output);
+        match read(&mut output) {
+            Ok(hello) => Ok(Self { child, input, output, hello }),
+            Err(error) => {
+                // Whatever it is, it is of no use.
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(error)
+            }
+        }
+    }
+
+    /// Has it do this, and gives its answer.
+    ///
+    /// # Errors
+    /// If it could not, or has ended.
+    pub fn ask(&mut self, command: &Command) -> Result<Answer, String> {
+        let line = serde_json::to_string(command).map_err(|error| error.to_string())?;
+        writeln!(self.input, "{line}")
+            .map_err(|error| format!("its process has ended: {error}"))?;
+        let answer: Answer = read(&mut self.output)?;
+        match answer.error {
+            Some(error) => Err(error),
+            None => Ok(answer),
+        }
+    }
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn usage(&self) -> Result<Usage, String> {
+        let read = |file: &str| {
+            let path = format!("/proc/{}/{file}", self.child.id());
+            std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+        };
+        let usage = parse(&read("stat")?, &read("status")?, &read("net/snmp")?, &read("net/dev")?);
+        usage.ok_or_else(|| "the files of its process in /proc are not as expected".into())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // An error means that it has ended by itself.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn read<T: DeserializeOwned>(output: &mut impl BufRead) -> Result<T, String> {
+    let mut line = String::new();
+    match output.read_line(&mut line) {
+        Ok(0) => Err("its process has ended".into()),
+        Ok(_) => serde_json::from_str(&line).map_err(|error| format!("{error}: {line}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse(stat: &str, status: &str, snmp: &str, dev: &str) -> Option<Usage> {
+    // The name in brackets may hold spaces; the times are fields 14 and 15 of the line.
+    let times = stat.rsplit(')').next()?.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let resident_kib: u64 = resident.split_whitespace().next()?.parse().ok()?;
+    let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
+    let column = udp.next()?.split_whitespace().position(|name| name == "OutDatagrams")?;
+    let datagrams = udp.next()?.split_whitespace().nth(column)?.parse().ok()?;
+    let loopback = dev.lines().find_map(|line| line.trim_start().strip_prefix("lo:"))?;
+    // After eight columns of what was received come those of what was sent.
+    let bytes = loopback.split_whitespace().nth(8)?.parse().ok()?;
+    let processor = Duration::from_millis(ticks * 10);
+    Some(Usage { processor, resident: resident_kib * 1024, datagrams, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_from_the_files_of_linux() {
+        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20";
+        let status = "Name:\ta\nVmRSS:\t    2048 kB\nThreads:\t3\n";
+        let snmp = "Udp: InDatagrams NoPorts OutDatagrams\nUdp: 7 0 9\nUdpLite: InDatagrams\n";
+        let dev = "Inter-|   Receive\n    lo: 100 5 0 0 0 0 0 0 333 5 0 0 0 0 0 0\n  eth0: 1 2\n";
+        let usage = parse(stat, status, snmp, dev);
+        let processor = Duration::from_secs(2);
+        let expected = Usage { processor, resident: 2 << 20, datagrams: 9, bytes: 333 };
+        assert_eq!(usage, Some(expected));
+        assert_eq!(parse("", status, snmp, dev), None);
+        assert_eq!(parse(stat, "", snmp, dev), None);
+    }
+
+    #[test]
+    fn a_program_that_is_none_is_told() {
+        let program = |path: &str| Program { path: path.into(), args: Vec::new() };
+        assert!(Worker::start(&program("/nonexistent")).is_err());
+        let silent = Worker::start(&program("/bin/true"));
+        assert!(silent.is_err_and(|error| error.contains("ended")));
+    }
+}

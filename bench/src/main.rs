@@ -1,0 +1,196 @@
+//! Puts membership libraries side by side: one scenario, one machine, one run.
+//!
+//! ```text
+//! cargo run --release -p memberlist-bench -- cluster --nodes 50,200 --runs 3
+//! cargo run --release -p memberlist-bench -- cluster --nodes 50 --runs 50 --parts none
+//! ```
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use memberlist::net::NetTransport;
+use memberlist::quic::QuicTransport;
+use memberlist_bench::bare::Bare;
+use memberlist_bench::cluster::programs::Library;
+use memberlist_bench::cluster::report::Report;
+use memberlist_bench::cluster::scenario::{Part, Scenario};
+use memberlist_bench::cluster::{Plan, plot};
+use memberlist_bench::ours::Ours;
+use memberlist_bench_fleet::serve;
+
+/// Side-by-side benchmarks of membership libraries.
+#[derive(Parser, Debug)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Clusters of each library through one scenario, and a table of what they took.
+    Cluster(ClusterFlags),
+    /// Nodes of this library, driven by standard input; `cluster` starts it.
+    #[command(hide = true)]
+    Fleet {
+        /// Over which transport.
+        library: Library,
+    },
+}
+
+/// All that keep a membership.
+const ALL: [Library; 5] =
+    [Library::Net, Library::Quic, Library::Go, Library::Al8n, Library::Kinship];
+
+#[derive(Args, Debug)]
+struct ClusterFlags {
+    /// Which libraries.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = ALL)]
+    only: Vec<Library>,
+    /// Cluster sizes.
+    #[arg(long, value_delimiter = ',', default_values_t = [50, 100, 200, 500, 1000], value_parser = parse_nodes)]
+    nodes: Vec<usize>,
+    /// Runs of each library at each size.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    runs: u64,
+    /// Whether nodes encrypt: with AES-128-GCM, kinship with XChaCha20-Poly1305.
+    #[arg(long, value_enum, default_value_t = Secured::Plain)]
+    secured: Secured,
+    /// What is done after the mass join.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = PartFlag::ALL)]
+    parts: Vec<PartFlag>,
+    /// Seconds that idle nodes are measured.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    idle_s: u64,
+    /// Seconds between the mass join and that.
+    #[arg(long, default_value_t = 10)]
+    settle_s: u64,
+    /// Seconds after which a part counts as not done.
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..))]
+    limit_s: u64,
+    /// Joins under way at once.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+    /// Length of the broadcast.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    broadcast_bytes: u16,
+    /// Of the first run: it picks who is killed and who leaves. Each further run has the next.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write every figure of every run here.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw the medians here, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Secured {
+    Plain,
+    Encrypted,
+    Both,
+}
+
+impl Secured {
+    fn encrypted(self) -> Vec<bool> {
+        match self {
+            Self::Plain => vec![false],
+            Self::Encrypted => vec![true],
+            Self::Both => vec![false, true],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PartFlag {
+    /// Nothing.
+    None,
+    /// What an idle node costs.
+    Idle,
+    /// A broadcast to all.
+    Broadcast,
+    /// One in a hundred ends without a farewell.
+    Kill,
+    /// One in ten leaves.
+    Leave,
+    /// All that are gone come back.
+    Restart,
+}
+
+impl PartFlag {
+    const ALL: [Self; 5] = [Self::Idle, Self::Broadcast, Self::Kill, Self::Leave, Self::Restart];
+
+    fn part(self) -> Option<Part> {
+        match self {
+            Self::None => None,
+            Self::Idle => Some(Part::Idle),
+            Self::Broadcast => Some(Part::Broadcast),
+            Self::Kill => Some(Part::Kill),
+            Self::Leave => Some(Part::Leave),
+            Self::Restart => Some(Part::Restart),
+        }
+    }
+}
+
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes @ 2..=5000) => Ok(nodes),
+        _ => Err("between 2 and 5000 nodes".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    match Flags::parse().command {
+        Command::Cluster(flags) => match cluster(&flags) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Nobody may read this either.
+                let _ = writeln!(std::io::stderr(), "error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Fleet { library: Library::Quic } => serve(Ours::<QuicTransport>::default()),
+        Command::Fleet { library: Library::Bare } => serve(Bare::default()),
+        Command::Fleet { .. } => serve(Ours::<NetTransport>::default()),
+    }
+}
+
+fn cluster(flags: &ClusterFlags) -> Result<(), String> {
+    let mut parts: Vec<_> = flags.parts.iter().filter_map(|part| part.part()).collect();
+    parts.sort();
+    parts.dedup();
+    let plan = Plan {
+        libraries: flags.only.clone(),
+        nodes: flags.nodes.clone(),
+        encrypted: flags.secured.encrypted(),
+        runs: flags.runs,
+        seed: flags.seed,
+        scenario: Scenario {
+            parts,
+            in_flight: flags.in_flight.into(),
+            limit_s: flags.limit_s,
+            settle_s: flags.settle_s,
+            idle_s: flags.idle_s,
+            broadcast_bytes: flags.broadcast_bytes.into(),
+        },
+    };
+    let report = plan.carry_out()?;
+    write!(std::io::stdout(), "{}", report.tables()).map_err(|error| error.to_string())?;
+    save(flags, &report)
+}
+
+fn save(flags: &ClusterFlags, report: &Report) -> Result<(), String> {
+    let write = |path: &PathBuf, text: String| {
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    if let Some(path) = &flags.json {
+        let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+        write(path, json)?;
+    }
+    if let Some(path) = &flags.plot {
+        write(path, plot::draw(report)?)?;
+    }
+    Ok(())
+}
