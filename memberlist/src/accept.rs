@@ -206,7 +206,8 @@ impl Server {
             }
             StreamItem::Request { topic: SYNC_TOPIC, body } => {
                 let body = channel.read_sync(&body).await?;
-                let command = |reply| Command::ServeSync { peer: peer.clone(), body, reply };
+                let command =
+                    |reply| Command::ServeSync { peer: peer.clone(), body: Box::new(body), reply };
                 match self.ask(command).await {
                     Some(Ok(answer)) => channel.send(MessageFrames::response(0, answer)).await,
                     Some(Err(refusal)) => channel.send_error(&text_for_the_refused(&refusal)).await,
@@ -372,7 +373,9 @@ impl Server {
         let state = sent.is_ok().then_some(state);
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts what is being served any more.
-            let _ = commands.send(Command::FinishPushPull { peer: peer.clone(), state }).await;
+            let _ = commands
+                .send(Command::FinishPushPull { peer: peer.clone(), state: state.map(Box::new) })
+                .await;
         }
         sent
     }
@@ -428,7 +431,7 @@ impl Server {
     ) -> Option<Result<Served, ExchangeError>> {
         let (reply, mut answer) = oneshot::channel();
         let busy = ExchangeError::Busy { peer: peer.clone(), attempts: 1, retry_after: patience };
-        let command = Command::ServePushPull { peer, state, reply };
+        let command = Command::ServePushPull { peer, state: Box::new(state), reply };
         self.commands.upgrade()?.send(command).await.ok()?;
         match tokio::time::timeout(patience, &mut answer).await {
             Ok(answer) => answer.ok(),

@@ -158,7 +158,7 @@ impl Builder {
         );
         driver.fit_layers();
         span.in_scope(|| driver.tell_all());
-        tokio::spawn(driver.run().instrument(span));
+        tokio::spawn(Box::new(driver).run().instrument(span));
         let join_permits = Semaphore::new(config.join_concurrency.min(Semaphore::MAX_PERMITS));
         let resolver = Resolver::new(&config);
         let inner = Arc::new(Inner {

@@ -138,7 +138,8 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    pub(crate) async fn run(mut self) {
+    /// Boxed, since a task has room for its future twice over: as it begins, and as it goes on.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let reply = loop {
             self.drain().await;
             match self.turn().await {
@@ -349,26 +350,26 @@ impl<T: Transport> Driver<T> {
                 self.waiting.joining.remove(&id);
             }
             Command::StreamDone { id, response } => {
-                if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &response {
+                if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &*response {
                     self.machine.count_drop(*reason);
                 }
-                self.machine.handle_stream_response(id, response, now);
+                self.machine.handle_stream_response(id, *response, now);
             }
             Command::StreamPing { peer, node, source, reply } => {
                 let (node, source) = (node.as_ref(), source.as_ref());
                 let _ = reply.send(self.machine.handle_stream_ping(&peer, node, source));
             }
             Command::ServePushPull { peer, state, reply } => {
-                self.turns.push(Asking { peer, state, reply }, &mut self.machine, now);
+                self.turns.push(Asking { peer, state: *state, reply }, &mut self.machine, now);
             }
             Command::TellBusy { asker, join, reply } => {
                 drop(reply.send(self.machine.tell_busy(asker.as_ref(), join, now)));
             }
             Command::ServeSync { peer, body, reply } => {
-                let _ = reply.send(self.machine.serve_sync(&peer, body, now));
+                let _ = reply.send(self.machine.serve_sync(&peer, *body, now));
             }
             Command::FinishPushPull { peer, state } => {
-                self.machine.finish_push_pull(peer, state, now);
+                self.machine.finish_push_pull(peer, state.map(|state| *state), now);
             }
         }
         Flow::Continue
@@ -516,7 +517,7 @@ impl<T: Transport> Driver<T> {
                 result = exchange => result,
                 () = given_up(cancelled) => Err(ExchangeError::Cancelled),
             };
-            let response = result.unwrap_or_else(StreamResponse::Failed);
+            let response = Box::new(result.unwrap_or_else(StreamResponse::Failed));
             if let Some(sender) = sender.upgrade() {
                 // If the node is down, nobody waits for it.
                 let _ = sender.send(Command::StreamDone { id, response }).await;

@@ -6,7 +6,8 @@
 //! asks after a change copies it (two shared pointers a member), and the node's task waits that long;
 //! further readers share it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,6 +82,9 @@ pub(crate) enum Notice {
 /// What a waiting user state takes beside its bytes.
 const USER_STATE_OVERHEAD_BYTES: usize = 128;
 
+/// Notices for which there is memory while none waits.
+const KEPT_NOTICES: usize = 4;
+
 /// How much may wait for a subscriber.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
@@ -115,12 +119,42 @@ pub(crate) struct Dropped {
 
 #[derive(Debug, Default)]
 struct HubState {
-    members: BTreeMap<NodeId, Member>,
+    members: BTreeSet<ByName>,
     /// All members as a list, made when somebody asks.
     list: Option<Arc<[Member]>>,
     live: usize,
     subscribers: Vec<Arc<Queue>>,
     closed: bool,
+}
+
+/// A member, in the order of the names.
+#[derive(Debug)]
+struct ByName(Member);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.id().as_str()
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.id().cmp(other.0.id())
+    }
 }
 
 /// One subscriber's queue.
@@ -168,7 +202,7 @@ impl Hub {
     }
 
     pub(crate) fn member(&self, name: &str) -> Option<Member> {
-        lock(&self.state).members.get(name).cloned()
+        lock(&self.state).members.get(name).map(|member| member.0.clone())
     }
 
     pub(crate) fn live_count(&self) -> usize {
@@ -198,8 +232,9 @@ impl Hub {
     /// Raises a member's incarnation, of which there is nothing else to tell.
     pub(crate) fn renew(&self, name: &str, incarnation: u32) {
         let mut state = lock(&self.state);
-        if let Some(member) = state.members.get_mut(name) {
+        if let Some(ByName(mut member)) = state.members.take(name) {
             member.incarnation = incarnation;
+            state.members.insert(ByName(member));
             state.list = None;
         }
     }
@@ -233,7 +268,8 @@ impl Hub {
 impl HubState {
     fn list(&mut self) -> Arc<[Member]> {
         let members = &self.members;
-        self.list.get_or_insert_with(|| members.values().cloned().collect()).clone()
+        let all = || members.iter().map(|member| member.0.clone()).collect();
+        self.list.get_or_insert_with(all).clone()
     }
 
     fn apply(&mut self, event: &Event) {
@@ -244,13 +280,13 @@ impl HubState {
             | Event::Suspected(member)
             | Event::Cleared(member) => {
                 self.live += usize::from(member.state.is_live());
-                let old = self.members.insert(member.id().clone(), member.clone());
-                self.live -= usize::from(old.is_some_and(|old| old.state.is_live()));
+                let old = self.members.replace(ByName(member.clone()));
+                self.live -= usize::from(old.is_some_and(|old| old.0.state.is_live()));
                 self.list = None;
             }
             Event::Forgotten(id) => {
-                let old = self.members.remove(id);
-                self.live -= usize::from(old.is_some_and(|old| old.state.is_live()));
+                let old = self.members.take(id.as_str());
+                self.live -= usize::from(old.is_some_and(|old| old.0.state.is_live()));
                 self.list = None;
             }
             Event::Snapshot { .. }
@@ -330,6 +366,10 @@ impl QueueState {
 
     fn pop(&mut self, meter: &Meter) -> Option<Notice> {
         let (since, notice) = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            // A burst must not keep its memory for ever.
+            self.waiting.shrink_to(KEPT_NOTICES);
+        }
         match &notice {
             Notice::Event(_) => {
                 self.events -= 1;

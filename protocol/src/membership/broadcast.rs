@@ -237,6 +237,12 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         ranks.len()
     }
 
+    /// Gives back what the items that wait do not need.
+    pub fn release_memory(&mut self) {
+        self.names.shrink_to_fit();
+        self.again.shrink_to_fit();
+    }
+
     /// Whether an item waits that was sent less often than this, and of whose tag `wanted` says so.
     pub fn has_fresh(&self, below: u32, mut wanted: impl FnMut(&T) -> bool) -> bool {
         let mut fresh = self.items.iter().take_while(|(rank, _)| rank.0 < below);

@@ -95,6 +95,11 @@ impl UserQueues {
         pruned
     }
 
+    /// Gives back what an empty queue does not need.
+    fn release_memory(&mut self) {
+        self.queues.iter_mut().for_each(BroadcastQueue::release_memory);
+    }
+
     /// Whether a broadcast waits that was sent less often than this.
     pub(super) fn has_fresh(&self, below: u32) -> bool {
         self.queues.iter().any(|queue| queue.has_fresh(below, |_| true))
@@ -745,6 +750,7 @@ impl Membership {
         self.gossip_timer = None;
         self.drop_what_no_member_is_sent();
         if self.news.is_empty() && self.user.len() == 0 && !self.app.has_user_broadcasts() {
+            self.release_memory();
             return;
         }
         let (own, window) = (&self.id, self.config.gossip_to_the_dead_time);
@@ -771,6 +777,16 @@ impl Membership {
         }
         self.arm_gossip(now);
         self.release_accusations(now);
+    }
+
+    /// Gives back what only busy times need, now that nothing is left to tell.
+    fn release_memory(&mut self) {
+        self.news.release_memory();
+        self.user.release_memory();
+        self.outbox.shrink_to_fit();
+        self.merges.shrink_to_fit();
+        self.compressors = Default::default();
+        self.reader = Default::default();
     }
 }
 

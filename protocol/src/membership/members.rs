@@ -2,15 +2,16 @@
 //!
 //! Probing walks the records round robin and shuffles them after each round, which bounds the time
 //! to the next probe of any member (SWIM §4.3). A new record goes to a random place. Invariants:
-//! `ring[index[id]].node.id == id` for every record, `live` is the number of records that are
-//! alive or suspect, and `view` their digest.
+//! `index` has the place of every record in the ring, under the hash of its name, `live` is the number
+//! of records that are alive or suspect, and `view` their digest.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::SeedableRandomState;
+use hashbrown::HashTable;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 use super::digest::ViewDigest;
 use super::event::{Death, Member};
 use super::suspicion::Suspicion;
-use crate::node::{Node, NodeId, NodeState};
+use crate::node::{Node, NodeState};
 
 /// What is known of one node.
 #[derive(Clone, Debug)]
@@ -85,11 +86,18 @@ impl Record {
     }
 }
 
+/// The table grows by this part of its length,
+const GROWTH: usize = 8;
+/// or by so many records.
+const LEAST_GROWTH: usize = 8;
+
 /// All records.
 #[derive(Debug)]
 pub(super) struct Members {
     ring: Vec<Record>,
-    index: HashMap<NodeId, u32, SeedableRandomState>,
+    /// Places in the ring; the names are there.
+    index: HashTable<u32>,
+    hasher: SeedableRandomState,
     live: usize,
     view: ViewDigest,
     /// Where in the ring the next probe looks.
@@ -104,7 +112,8 @@ impl Members {
             SeedableRandomState::with_seed(rng.random(), foldhash::SharedSeed::global_fixed());
         Self {
             ring: Vec::new(),
-            index: HashMap::with_hasher(hasher),
+            index: HashTable::new(),
+            hasher,
             live: 0,
             view: ViewDigest::default(),
             probe_index: 0,
@@ -128,7 +137,12 @@ impl Members {
     }
 
     pub(super) fn position(&self, name: &str) -> Option<usize> {
-        self.index.get(name).map(|&at| at as usize)
+        let found = self.index.find(self.hasher.hash_one(name), |&at| self.is_named(at, name));
+        found.map(|&at| at as usize)
+    }
+
+    fn is_named(&self, at: u32, name: &str) -> bool {
+        self.ring[at as usize].node.id.as_str() == name
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Record> {
@@ -157,14 +171,31 @@ impl Members {
         self.count(&record);
         let last = self.ring.len();
         let at = rng.random_range(0..=last);
-        self.index.insert(record.node.id.clone(), last as u32);
-        self.ring.push(record);
-        if at != last {
-            self.ring.swap(at, last);
-            self.reindex(at);
-            self.reindex(last);
+        if last == self.ring.capacity() {
+            // Doubling would leave half of the largest thing that a node holds unused.
+            self.ring.reserve_exact(last / GROWTH + LEAST_GROWTH);
         }
+        self.ring.push(record);
+        // Who was there moves to the end.
+        let hash = self.hash_at(last);
+        let moved = self.hash_at(at);
+        if let Some(place) = self.index.find_mut(moved, |&place| place as usize == at) {
+            *place = last as u32;
+        }
+        self.ring.swap(at, last);
+        self.note_place(hash, at);
         at
+    }
+
+    fn hash_at(&self, at: usize) -> u64 {
+        self.hasher.hash_one(self.ring[at].node.id.as_str())
+    }
+
+    /// Notes the place of a record that has none yet.
+    fn note_place(&mut self, hash: u64, at: usize) {
+        let (ring, hasher) = (&self.ring, &self.hasher);
+        let rehash = |&at: &u32| hasher.hash_one(ring[at as usize].node.id.as_str());
+        self.index.insert_unique(hash, at as u32, rehash);
     }
 
     /// Adds about `count` records that are not there yet, in random order.
@@ -175,12 +206,11 @@ impl Members {
         rng: &mut StdRng,
     ) {
         self.ring.reserve_exact(count);
-        self.index.reserve(count);
         for record in records {
             debug_assert!(self.position(record.node.id.as_str()).is_none());
             self.count(&record);
-            self.index.insert(record.node.id.clone(), 0);
             self.ring.push(record);
+            self.note_place(self.hash_at(self.ring.len() - 1), self.ring.len() - 1);
         }
         self.shuffle(rng);
     }
@@ -225,12 +255,9 @@ impl Members {
     pub(super) fn remove_where(&mut self, expired: impl FnMut(&Record) -> bool) -> Vec<Record> {
         let keep = partition_to_end(&mut self.ring, expired);
         let removed: Vec<Record> = self.ring.drain(keep..).collect();
-        for record in &removed {
-            debug_assert!(record.state.is_gone());
-            self.index.remove(record.node.id.as_str());
-        }
+        debug_assert!(removed.iter().all(|record| record.state.is_gone()));
         if !removed.is_empty() {
-            (0..self.ring.len()).for_each(|at| self.reindex(at));
+            self.reindex();
         }
         removed
     }
@@ -238,7 +265,7 @@ impl Members {
     /// A new random probe order.
     pub(super) fn shuffle(&mut self, rng: &mut StdRng) {
         self.ring.shuffle(rng);
-        (0..self.ring.len()).for_each(|at| self.reindex(at));
+        self.reindex();
     }
 
     /// Up to `k` different random records that `wanted` accepts, as positions (Go
@@ -294,9 +321,11 @@ impl Members {
         chosen
     }
 
-    fn reindex(&mut self, at: usize) {
-        if let Some(slot) = self.index.get_mut(self.ring[at].node.id.as_str()) {
-            *slot = at as u32;
+    /// Notes all places anew.
+    fn reindex(&mut self) {
+        self.index.clear();
+        for at in 0..self.ring.len() {
+            self.note_place(self.hash_at(at), at);
         }
     }
 }
@@ -329,7 +358,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::node::Versions;
+    use crate::node::{NodeId, Versions};
 
     /// A table of `n`, of which the first `alive` are alive and the others dead.
     fn table(n: usize, alive: usize, rng: &mut StdRng) -> Members {

@@ -113,6 +113,8 @@ pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 /// User messages that may wait for [`Membership::poll_event`]: more than an honest burst of packets
 /// holds; one more is dropped and counted.
 const MAX_WAITING_MESSAGES: usize = 4096;
+/// Events for which there is memory while none waits.
+const KEPT_EVENTS: usize = 4;
 
 /// What a machine is waiting for or has not done yet, in numbers. Each is bounded, but for the
 /// exchanges of joins that its owner asks for, and those joins that wait.
@@ -585,7 +587,7 @@ impl Membership {
         self.waiting_messages -= usize::from(matches!(event, Event::UserMessage { .. }));
         if self.events.is_empty() {
             // A burst must not keep its memory for ever.
-            self.events.shrink_to(MAX_WAITING_MESSAGES);
+            self.events.shrink_to(KEPT_EVENTS);
         }
         Some(event)
     }
