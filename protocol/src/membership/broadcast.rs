@@ -7,16 +7,18 @@
 
 use std::borrow::Borrow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
-use bytes::Bytes;
+use foldhash::quality::SeedableRandomState;
+use hashbrown::HashTable;
+use slab::Slab;
 
 use crate::wire::Dialect;
 
 /// The order in which items are taken: transmissions, then larger, then newer first.
-type Rank = (u32, Reverse<usize>, Reverse<u64>);
+type Rank = (u32, Reverse<u32>, Reverse<u64>);
 
 /// How an item relates to others in its queue.
 pub enum Relation<K> {
@@ -44,57 +46,71 @@ impl<K: fmt::Debug> fmt::Debug for Relation<K> {
 /// One message in each format in which it is to be sent, encoded once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Encoded {
-    native: Bytes,
-    hashicorp: Bytes,
+    /// That in the native format, then that in the other.
+    bytes: Box<[u8]>,
+    native_len: u32,
 }
 
 impl Encoded {
     /// A message in one format.
-    pub fn new(dialect: Dialect, bytes: Bytes) -> Self {
+    pub fn new(dialect: Dialect, bytes: &[u8]) -> Self {
         Self::default().with(dialect, bytes)
     }
 
     /// The same, in that format too.
+    ///
+    /// # Panics
+    /// If the two are longer than 4 GiB together.
     #[must_use]
-    pub fn with(mut self, dialect: Dialect, bytes: Bytes) -> Self {
-        match dialect {
-            Dialect::Native => self.native = bytes,
-            Dialect::Hashicorp => self.hashicorp = bytes,
-        }
-        self
+    pub fn with(self, dialect: Dialect, bytes: &[u8]) -> Self {
+        let (native, hashicorp) = self.split();
+        let (native, hashicorp) = match dialect {
+            Dialect::Native => (bytes, hashicorp),
+            Dialect::Hashicorp => (native, bytes),
+        };
+        let both = [native, hashicorp].concat().into_boxed_slice();
+        assert!(u32::try_from(both.len()).is_ok(), "a message of over 4 GiB");
+        Self { native_len: native.len() as u32, bytes: both }
+    }
+
+    fn split(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at(self.native_len as usize)
     }
 
     /// The message in that format; nothing if it is not sent in it.
-    pub fn get(&self, dialect: Dialect) -> Option<&Bytes> {
+    pub fn get(&self, dialect: Dialect) -> Option<&[u8]> {
+        let (native, hashicorp) = self.split();
         let bytes = match dialect {
-            Dialect::Native => &self.native,
-            Dialect::Hashicorp => &self.hashicorp,
+            Dialect::Native => native,
+            Dialect::Hashicorp => hashicorp,
         };
         (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Whether it is sent in that format and in no other.
     pub fn is_only_in(&self, dialect: Dialect) -> bool {
-        let (this, other) = match dialect {
-            Dialect::Native => (&self.native, &self.hashicorp),
-            Dialect::Hashicorp => (&self.hashicorp, &self.native),
-        };
-        !this.is_empty() && other.is_empty()
+        let (native, hashicorp) = self.split();
+        match dialect {
+            Dialect::Native => !native.is_empty() && hashicorp.is_empty(),
+            Dialect::Hashicorp => native.is_empty() && !hashicorp.is_empty(),
+        }
     }
 
     /// The message in the native format, or in the other if it is not sent in that.
-    fn any(&self) -> &Bytes {
-        if self.native.is_empty() { &self.hashicorp } else { &self.native }
+    fn any(&self) -> &[u8] {
+        let (native, hashicorp) = self.split();
+        if native.is_empty() { hashicorp } else { native }
     }
 
     /// The length in the format in which it is longer.
     pub fn len(&self) -> usize {
-        self.native.len().max(self.hashicorp.len())
+        let (native, hashicorp) = self.split();
+        native.len().max(hashicorp.len())
     }
 
     /// Whether it is sent in no format.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.bytes.is_empty()
     }
 }
 
@@ -113,30 +129,51 @@ pub struct Space {
 struct Item<K, T> {
     encoded: Encoded,
     relation: Relation<K>,
+    transmits: u32,
+    id: u64,
     tag: T,
+}
+
+impl<K, T> Item<K, T> {
+    fn rank(&self) -> Rank {
+        // No message is longer than that.
+        (self.transmits, Reverse(self.encoded.len() as u32), Reverse(self.id))
+    }
+
+    fn is_named<Q: Eq + ?Sized>(&self, name: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        matches!(&self.relation, Relation::Named(own) if own.borrow() == name)
+    }
 }
 
 /// A queue of encoded items. `K` names them; `T` is carried along and given back when an item is
 /// finished: sent often enough, replaced, or pushed out.
+///
+/// Items stay where they are from when they are queued until they are finished: what is ordered, and
+/// found by name, are their places. In a mass join a node has news of everybody, so this is large then.
 #[derive(Debug)]
 pub struct BroadcastQueue<K, T> {
-    items: BTreeMap<Rank, Item<K, T>>,
-    names: HashMap<K, Rank, foldhash::quality::SeedableRandomState>,
+    items: Slab<Item<K, T>>,
+    order: BTreeMap<Rank, u32>,
+    /// Places, under the hash of the name.
+    names: HashTable<u32>,
+    hasher: SeedableRandomState,
     next_id: u64,
     bytes: usize,
-    again: Vec<(Rank, Item<K, T>)>,
+    /// Those that have gone into the packet that is being filled.
+    again: Vec<u32>,
 }
 
 impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     /// An empty queue; `seed` goes into its hash table.
     pub fn new(seed: u64) -> Self {
-        let hasher = foldhash::quality::SeedableRandomState::with_seed(
-            seed,
-            foldhash::SharedSeed::global_fixed(),
-        );
         Self {
-            items: BTreeMap::new(),
-            names: HashMap::with_hasher(hasher),
+            items: Slab::new(),
+            order: BTreeMap::new(),
+            names: HashTable::new(),
+            hasher: SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
             next_id: 0,
             bytes: 0,
             again: Vec::new(),
@@ -160,12 +197,16 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
 
     /// The items in the order in which they would be taken.
     pub fn iter(&self) -> impl Iterator<Item = (&Encoded, &T)> {
-        self.items.values().map(|item| (&item.encoded, &item.tag))
+        self.in_order().map(|(_, item)| (&item.encoded, &item.tag))
     }
 
-    /// What is carried along with the items, in the order of [`iter`](Self::iter).
+    fn in_order(&self) -> impl Iterator<Item = (u32, &Item<K, T>)> {
+        self.order.values().map(|&at| (at, &self.items[at as usize]))
+    }
+
+    /// What is carried along with the items, in no order.
     pub fn tags_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.values_mut().map(|item| &mut item.tag)
+        self.items.iter_mut().map(|(_, item)| &mut item.tag)
     }
 
     /// Adds an item; `replaced` gets the tags of those that it replaces.
@@ -184,21 +225,33 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
             }
             Relation::Unique => {}
             Relation::Invalidating(invalidates) => {
-                let stale: Vec<Rank> = (self.items.iter())
-                    .filter(|(_, item)| {
-                        matches!(item.relation, Relation::Invalidating(_))
-                            && invalidates(item.encoded.any())
-                    })
-                    .map(|(rank, _)| *rank)
-                    .collect();
-                for rank in stale {
-                    self.remove(rank).into_iter().for_each(&mut replaced);
+                let is_stale = |item: &Item<K, T>| {
+                    matches!(item.relation, Relation::Invalidating(_))
+                        && invalidates(item.encoded.any())
+                };
+                for tag in self.remove_all(is_stale) {
+                    replaced(tag);
                 }
             }
         }
-        let rank = (0, Reverse(encoded.len()), Reverse(self.next_id));
         self.next_id += 1;
-        self.insert(rank, Item { encoded, relation, tag });
+        self.bytes += encoded.len();
+        let item = Item { encoded, relation, transmits: 0, id: self.next_id, tag };
+        let (rank, at) = (item.rank(), self.items.insert(item) as u32);
+        self.order.insert(rank, at);
+        self.note_name(at);
+    }
+
+    fn note_name(&mut self, at: u32) {
+        let (items, hasher) = (&self.items, &self.hasher);
+        // Without a name it is not in the table.
+        let hash = |&at: &u32| match &items[at as usize].relation {
+            Relation::Named(name) => hasher.hash_one(name),
+            _ => 0,
+        };
+        if let Relation::Named(_) = &items[at as usize].relation {
+            self.names.insert_unique(hash(&at), at, hash);
+        }
     }
 
     /// Removes the item of that name and gives its tag.
@@ -207,17 +260,20 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let rank = self.names.get(name).copied()?;
-        self.remove(rank)
+        let items = &self.items;
+        let is_it = |&at: &u32| items[at as usize].is_named(name);
+        let at = *self.names.find(self.hasher.hash_one(name), is_it)?;
+        self.order.remove(&self.items[at as usize].rank());
+        Some(self.finish(at))
     }
 
     /// Drops from the tail (most transmitted, smallest, oldest) until `max` remain.
     pub fn prune(&mut self, max: usize, mut dropped: impl FnMut(T)) {
         while self.items.len() > max {
-            let Some((&rank, _)) = self.items.last_key_value() else {
+            let Some((_, at)) = self.order.pop_last() else {
                 return;
             };
-            self.remove(rank).into_iter().for_each(&mut dropped);
+            dropped(self.finish(at));
         }
     }
 
@@ -225,27 +281,43 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     pub fn remove_if(
         &mut self,
         unwanted: impl Fn(&Relation<K>, &Encoded) -> bool,
-        mut dropped: impl FnMut(T),
+        dropped: impl FnMut(T),
     ) -> usize {
-        let ranks: Vec<Rank> = (self.items.iter())
-            .filter(|(_, item)| unwanted(&item.relation, &item.encoded))
-            .map(|(rank, _)| *rank)
-            .collect();
-        for rank in &ranks {
-            self.remove(*rank).into_iter().for_each(&mut dropped);
-        }
-        ranks.len()
+        let removed = self.remove_all(|item| unwanted(&item.relation, &item.encoded));
+        let count = removed.len();
+        removed.into_iter().for_each(dropped);
+        count
+    }
+
+    /// Removes what `unwanted` says so of, in the order in which it would be taken.
+    fn remove_all(&mut self, unwanted: impl Fn(&Item<K, T>) -> bool) -> Vec<T> {
+        let stale = self.in_order().filter(|(_, item)| unwanted(item));
+        let stale: Vec<(Rank, u32)> = stale.map(|(at, item)| (item.rank(), at)).collect();
+        let remove = |(rank, at)| {
+            self.order.remove(&rank);
+            self.finish(at)
+        };
+        stale.into_iter().map(remove).collect()
     }
 
     /// Gives back what the items that wait do not need.
     pub fn release_memory(&mut self) {
-        self.names.shrink_to_fit();
+        if self.is_empty() {
+            // An empty map keeps its root.
+            self.order = BTreeMap::new();
+        }
+        self.items.shrink_to_fit();
         self.again.shrink_to_fit();
+        let (items, hasher) = (&self.items, &self.hasher);
+        self.names.shrink_to_fit(|&at| match &items[at as usize].relation {
+            Relation::Named(name) => hasher.hash_one(name),
+            _ => 0,
+        });
     }
 
     /// Whether an item waits that was sent less often than this, and of whose tag `wanted` says so.
     pub fn has_fresh(&self, below: u32, mut wanted: impl FnMut(&T) -> bool) -> bool {
-        let mut fresh = self.items.iter().take_while(|(rank, _)| rank.0 < below);
+        let mut fresh = self.in_order().take_while(|(_, item)| item.transmits < below);
         fresh.any(|(_, item)| wanted(&item.tag))
     }
 
@@ -262,23 +334,26 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         mut finished: impl FnMut(T),
     ) -> usize {
         let mut used = 0;
-        let mut from: Rank = (0, Reverse(usize::MAX), Reverse(u64::MAX));
+        let largest = Reverse(u32::MAX);
+        let mut from: Rank = (0, largest, Reverse(u64::MAX));
         while let Some(free) = budget.checked_sub(used + overhead).filter(|free| *free > 0) {
             // Larger items of this tier do not fit any more: start at the largest that does.
-            if from.1 < Reverse(free) {
-                from = (from.0, Reverse(free), Reverse(u64::MAX));
+            let fitting = Reverse(u32::try_from(free).unwrap_or(u32::MAX));
+            if from.1 < fitting {
+                from = (from.0, fitting, Reverse(u64::MAX));
             }
-            let Some((&rank, item)) = self.items.range(from..).next() else {
+            let Some((&rank, &at)) = self.order.range(from..).next() else {
                 break;
             };
             if rank.0 >= below {
                 break;
             }
             if rank.0 > from.0 {
-                from = (rank.0, Reverse(usize::MAX), Reverse(u64::MAX));
+                from = (rank.0, largest, Reverse(u64::MAX));
                 continue;
             }
             from = after(rank);
+            let item = &self.items[at as usize];
             let Some(encoded) = item.encoded.get(dialect).filter(|_| wanted(&item.tag)) else {
                 continue;
             };
@@ -286,46 +361,36 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
                 break;
             }
             used += encoded.len() + overhead;
-            let limit = limit(&item.encoded);
-            self.transmitted(rank, limit, &mut finished);
+            if let Some(limit) = limit(&item.encoded) {
+                self.transmitted(rank, at, limit, &mut finished);
+            }
         }
-        for (rank, item) in std::mem::take(&mut self.again) {
-            self.insert(rank, item);
+        for at in self.again.drain(..) {
+            self.order.insert(self.items[at as usize].rank(), at);
         }
         used
     }
 
     /// Counts a transmission. What is to be sent again goes back only after the packet is full.
-    fn transmitted(&mut self, rank: Rank, limit: Option<u32>, finished: &mut impl FnMut(T)) {
-        let Some(item) = self.items.remove(&rank) else {
-            return;
-        };
-        self.bytes -= item.encoded.len();
-        if let Relation::Named(name) = &item.relation {
-            self.names.remove(name);
+    fn transmitted(&mut self, rank: Rank, at: u32, limit: u32, finished: &mut impl FnMut(T)) {
+        self.order.remove(&rank);
+        if rank.0 + 1 >= limit {
+            return finished(self.finish(at));
         }
-        match limit {
-            Some(limit) if rank.0 + 1 >= limit => finished(item.tag),
-            Some(_) => self.again.push(((rank.0 + 1, rank.1, rank.2), item)),
-            None => self.again.push((rank, item)),
-        }
+        self.items[at as usize].transmits += 1;
+        self.again.push(at);
     }
 
-    fn insert(&mut self, rank: Rank, item: Item<K, T>) {
-        self.bytes += item.encoded.len();
-        if let Relation::Named(name) = &item.relation {
-            self.names.insert(name.clone(), rank);
-        }
-        self.items.insert(rank, item);
-    }
-
-    fn remove(&mut self, rank: Rank) -> Option<T> {
-        let item = self.items.remove(&rank)?;
+    /// Takes an item out that is no longer in the order.
+    fn finish(&mut self, at: u32) -> T {
+        let item = self.items.remove(at as usize);
         self.bytes -= item.encoded.len();
         if let Relation::Named(name) = &item.relation {
-            self.names.remove(name);
+            let found = self.names.find_entry(self.hasher.hash_one(name), |&other| other == at);
+            // It was noted when it was queued.
+            let _ = found.map(|entry| entry.remove());
         }
-        Some(item.tag)
+        item.tag
     }
 }
 
@@ -335,7 +400,7 @@ fn after((transmits, len, Reverse(id)): Rank) -> Rank {
         Some(older) => (transmits, len, Reverse(older)),
         None => match len.0.checked_sub(1) {
             Some(shorter) => (transmits, Reverse(shorter), Reverse(u64::MAX)),
-            None => (transmits + 1, Reverse(usize::MAX), Reverse(u64::MAX)),
+            None => (transmits + 1, Reverse(u32::MAX), Reverse(u64::MAX)),
         },
     }
 }
@@ -349,8 +414,8 @@ mod tests {
     type Queue = BroadcastQueue<String, usize>;
     const NATIVE: Dialect = Dialect::Native;
 
-    fn native(bytes: impl Into<Bytes>) -> Encoded {
-        Encoded::new(NATIVE, bytes.into())
+    fn native(bytes: impl AsRef<[u8]>) -> Encoded {
+        Encoded::new(NATIVE, bytes.as_ref())
     }
 
     fn named(queue: &mut Queue, name: &str, len: usize, tag: usize) -> Vec<usize> {
@@ -421,7 +486,7 @@ mod tests {
     #[test]
     fn each_format_gets_its_own_bytes_and_what_is_not_sent_in_it_waits() {
         let mut queue = Queue::new(0);
-        let both = native(vec![1; 10]).with(Dialect::Hashicorp, vec![2; 30].into());
+        let both = native(vec![1; 10]).with(Dialect::Hashicorp, &[2; 30]);
         queue.push(both, Relation::Unique, 0, |_| unreachable!());
         queue.push(native(vec![3; 20]), Relation::Unique, 1, |_| unreachable!());
         let mut taken = |dialect, budget, room: usize| {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,7 +154,7 @@ impl fmt::Display for FailedProbe {
 
 /// Identifies a ping, a join or a broadcast that was asked for, until its end is reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct OperationId(pub(super) u64);
+pub struct OperationId(pub(super) NonZeroU64);
 
 /// What happened, from [`Membership::poll_event`](crate::Membership::poll_event).
 #[derive(Clone, PartialEq, Debug)]

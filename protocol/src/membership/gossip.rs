@@ -416,7 +416,7 @@ impl Membership {
         }
         self.stats.packets_sent_hashicorp += u64::from(dialect == Dialect::Hashicorp);
         Some(match self.config.compression {
-            true => writer.finish_compressed(&mut self.compressors),
+            true => writer.finish_compressed(),
             false => writer.finish(),
         })
     }
@@ -716,7 +716,7 @@ impl Membership {
             }
             self.scratch.clear();
             dialect.encode(message, &mut self.scratch);
-            encoded = encoded.with(dialect, Bytes::copy_from_slice(&self.scratch));
+            encoded = encoded.with(dialect, &self.scratch);
         }
         encoded
     }
@@ -785,7 +785,6 @@ impl Membership {
         self.user.release_memory();
         self.outbox.shrink_to_fit();
         self.merges.shrink_to_fit();
-        self.compressors = Default::default();
         self.reader = Default::default();
     }
 }

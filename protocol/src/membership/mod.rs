@@ -68,6 +68,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,7 @@ use crate::message::{Alive, Message};
 use crate::node::{Node, NodeId, NodeState, Peer, canonical};
 use crate::stats::{DropReason, PacketKind, Stats};
 use crate::wire::stream::RemoteRecord;
-use crate::wire::{Compressors, Dialect, Packet, PacketError, PacketReader};
+use crate::wire::{Dialect, Packet, PacketError, PacketReader};
 
 /// The largest incarnation a peer may name: above it nobody could refute any more.
 pub const MAX_INCARNATION: u32 = (1 << 31) - 1;
@@ -294,7 +295,7 @@ pub struct Membership {
     merges: VecDeque<Merge>,
     /// Merges are waiting for their next slice since then.
     merge_due: Option<Instant>,
-    next_operation: u64,
+    next_operation: NonZeroU64,
     sync: sync::DeltaSync,
     own_update: Option<digest::OwnUpdate>,
     diary: diary::Diary,
@@ -305,7 +306,6 @@ pub struct Membership {
     /// User messages among the events.
     waiting_messages: usize,
     scratch: Vec<u8>,
-    compressors: Compressors,
     reader: PacketReader,
 }
 
@@ -382,7 +382,7 @@ impl Membership {
             serving: 0,
             merges: VecDeque::new(),
             merge_due: None,
-            next_operation: 0,
+            next_operation: NonZeroU64::MIN,
             sync: sync::DeltaSync::new(now),
             own_update: None,
             diary: diary::Diary::default(),
@@ -391,7 +391,6 @@ impl Membership {
             events: VecDeque::new(),
             waiting_messages: 0,
             scratch: Vec::new(),
-            compressors: Compressors::default(),
             reader: PacketReader::default(),
         };
         let node = Node::new(id, addr, meta, machine.config.versions());
@@ -715,8 +714,9 @@ impl Membership {
     }
 
     fn next_operation(&mut self) -> OperationId {
-        self.next_operation += 1;
-        OperationId(self.next_operation)
+        let id = self.next_operation;
+        self.next_operation = id.saturating_add(1);
+        OperationId(id)
     }
 
     fn change_health(&mut self, delta: i32, cause: HealthCause, now: Instant) {

@@ -149,7 +149,10 @@ impl Membership {
     /// The queued news in that format, in the order in which it would be sent.
     #[doc(hidden)]
     pub fn testing_queued(&self, dialect: Dialect) -> Vec<Bytes> {
-        self.news.iter().filter_map(|(encoded, _)| encoded.get(dialect).cloned()).collect()
+        self.news
+            .iter()
+            .filter_map(|(encoded, _)| encoded.get(dialect).map(Bytes::copy_from_slice))
+            .collect()
     }
 
     /// Forgets queued news and reported events, and makes the node healthy.

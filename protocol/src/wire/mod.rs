@@ -20,7 +20,7 @@ mod tests;
 pub use compress::CompressionError;
 pub use error::{BodyError, PacketError, StreamError};
 pub use native::{PacketMessages, inflate, read_packet};
-pub use packet::{Compressors, Packet, PacketReader, PacketWriter, Room};
+pub use packet::{Packet, PacketReader, PacketWriter, Room};
 
 use crate::message::Message;
 

@@ -4,6 +4,8 @@
 //! outer layers ask for, so that sealing happens in place. What is read borrows from the packet, or from
 //! memory that its reader keeps: neither direction allocates once buffers have grown.
 
+use std::cell::RefCell;
+
 use super::compress::Compressor;
 use super::error::PacketError;
 use super::hashicorp::{self, Lzw, PartLengths};
@@ -26,9 +28,14 @@ pub struct Room {
     pub max_packet_bytes: usize,
 }
 
+thread_local! {
+    /// One a thread, however many nodes it runs: it takes more memory than a small cluster's records.
+    static COMPRESSORS: RefCell<Compressors> = RefCell::default();
+}
+
 /// Compresses packets, in memory that it keeps.
 #[derive(Debug, Default)]
-pub struct Compressors {
+struct Compressors {
     lz4: Compressor,
     lzw: Lzw,
 }
@@ -160,8 +167,8 @@ impl<'b> PacketWriter<'b> {
     }
 
     /// Compresses the parts if that makes the packet shorter, then as [`finish`](Self::finish).
-    pub fn finish_compressed(self, compressors: &mut Compressors) -> usize {
-        self.finish_with(Some(compressors))
+    pub fn finish_compressed(self) -> usize {
+        COMPRESSORS.with_borrow_mut(|compressors| self.finish_with(Some(compressors)))
     }
 
     fn finish_with(self, compressors: Option<&mut Compressors>) -> usize {

@@ -28,7 +28,7 @@ fn run_queue(case: &Case) -> Outcome {
         let (name, len) = parts.ok_or("an item is not name:length")?;
         let len: usize = len.parse().map_err(|_| "an item's length is no number")?;
         let relation = if name.is_empty() { Relation::Unique } else { named(name) };
-        let encoded = Encoded::new(Dialect::Native, Bytes::from(vec![0; len]));
+        let encoded = Encoded::new(Dialect::Native, &vec![0; len]);
         queue.push(encoded, relation, i, |_| {});
     }
     let limit = retransmit_limit(case.number("retransmit_mult")?, case.number("num_nodes")?);

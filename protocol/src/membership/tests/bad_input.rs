@@ -142,7 +142,7 @@ fn the_answers_to_a_compressed_packet_are_not_many_times_its_bytes() {
     let room = Room { head: 0, tail: 0, max_packet_bytes: 1400 };
     let mut writer = PacketWriter::new(&mut question, Dialect::Native, false, room);
     while writer.push(&Message::Ping(Ping { sequence: 1, node: "", source: None, native: true })) {}
-    writer.finish_compressed(&mut crate::wire::Compressors::default());
+    writer.finish_compressed();
     one.sent();
     one.machine.handle_packet(&peer(9), &question, one.now).unwrap();
     one.drain();

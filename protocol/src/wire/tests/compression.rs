@@ -9,8 +9,7 @@ use crate::stats::DropReason;
 use crate::wire::compress::Compressor;
 use crate::wire::stream::{Assembler, FrameNumber, MessageFrames, StreamItem, StreamLimits};
 use crate::wire::{
-    CompressionError, Compressors, Dialect, PacketError, PacketWriter, Room, StreamError, inflate,
-    read_packet,
+    CompressionError, Dialect, PacketError, PacketWriter, Room, StreamError, inflate, read_packet,
 };
 
 const FORMAT: Dialect = Dialect::Native;
@@ -21,7 +20,7 @@ fn compressed(checksum: bool, messages: &[Message<'_>]) -> Vec<u8> {
     let mut buf = Vec::new();
     let mut writer = PacketWriter::new(&mut buf, FORMAT, checksum, ROOM);
     assert!(messages.iter().all(|message| writer.push(message)));
-    let len = writer.finish_compressed(&mut Compressors::default());
+    let len = writer.finish_compressed();
     assert_eq!(buf[..ROOM.head], [0; 13]);
     let packet = buf.split_off(ROOM.head);
     assert_eq!(packet.len(), len);
@@ -131,7 +130,7 @@ proptest! {
         let mut buf = Vec::new();
         let mut writer = PacketWriter::new(&mut buf, FORMAT, checksum, ROOM);
         let sent: Vec<_> = messages.into_iter().filter(|message| writer.push(message)).collect();
-        writer.finish_compressed(&mut Compressors::default());
+        writer.finish_compressed();
         let plain = inflated(&buf[ROOM.head..]).unwrap();
         let read: Result<Vec<_>, _> = read_packet(&plain).unwrap().collect();
         prop_assert_eq!(read.unwrap(), sent);

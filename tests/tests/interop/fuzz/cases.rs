@@ -12,7 +12,7 @@ use memberlist_protocol::wire::hashicorp::{kind, lzw};
 use memberlist_protocol::wire::stream::{
     FrameNumber, MessageFrames, PushPullStart, SnapshotRecord,
 };
-use memberlist_protocol::wire::{Compressors, Dialect, PacketWriter, Room};
+use memberlist_protocol::wire::{Dialect, PacketWriter, Room};
 use memberlist_protocol::{Node, NodeId, NodeState, Versions};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -25,12 +25,11 @@ pub(crate) struct Cases {
     random: StdRng,
     /// Captured packets and streams of Go's.
     vectors: Vec<Vec<u8>>,
-    compressors: Compressors,
 }
 
 impl Cases {
     pub(crate) fn new(random: StdRng, vectors: Vec<Vec<u8>>) -> Self {
-        Self { random, vectors, compressors: Compressors::default() }
+        Self { random, vectors }
     }
 
     pub(crate) fn next(&mut self) -> (&'static str, Vec<u8>) {
@@ -192,7 +191,7 @@ impl Cases {
             });
         }
         match random.random_bool(0.2) {
-            true => writer.finish_compressed(&mut self.compressors),
+            true => writer.finish_compressed(),
             false => writer.finish(),
         };
         buf

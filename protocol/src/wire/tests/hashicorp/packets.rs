@@ -9,7 +9,7 @@ use super::{FORMAT, ROOM, compressed, packet, part, read};
 use crate::message::{Message, Nack};
 use crate::stats::DropReason;
 use crate::wire::hashicorp::kind;
-use crate::wire::{Compressors, PacketError, PacketWriter, Room};
+use crate::wire::{PacketError, PacketWriter, Room};
 
 fn nack(sequence: u32) -> Vec<u8> {
     part(&Message::Nack(Nack { sequence }))
@@ -200,7 +200,7 @@ fn finish(parts: &[Vec<u8>], checksum: bool, compress: bool) -> Vec<u8> {
     let mut writer = PacketWriter::new(&mut buf, FORMAT, checksum, room);
     assert!(parts.iter().all(|part| writer.push_encoded(part)));
     let len = match compress {
-        true => writer.finish_compressed(&mut Compressors::default()),
+        true => writer.finish_compressed(),
         false => writer.finish(),
     };
     assert_eq!(buf[..3], [0; 3]);
@@ -225,14 +225,13 @@ fn a_packet_is_compressed_only_if_that_is_shorter() {
 
 #[test]
 fn a_kept_compressor_starts_anew() {
-    let mut kept = Compressors::default();
     for len in [3000, 10, 500, 3000] {
         let text: Vec<u8> = b"to be or not to be ".iter().copied().cycle().take(len).collect();
         let part = part(&Message::User(&text));
         let mut buf = Vec::new();
         let mut writer = PacketWriter::new(&mut buf, FORMAT, true, ROOM);
         assert!(writer.push_encoded(&part));
-        writer.finish_compressed(&mut kept);
+        writer.finish_compressed();
         assert_eq!(buf, finish(&[part], true, true));
     }
 }
@@ -297,7 +296,7 @@ proptest! {
         }
         prop_assert_eq!(writer.parts(), kept.len());
         let len = match compress {
-            true => writer.finish_compressed(&mut Compressors::default()),
+            true => writer.finish_compressed(),
             false => writer.finish(),
         };
         prop_assert!(len == 0 || head + len + tail <= max_packet_bytes);
