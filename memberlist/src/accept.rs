@@ -47,8 +47,8 @@ const TOO_MANY: &str = "too many exchanges are being served here; try again late
 /// What a task that serves one stream needs.
 struct Server {
     context: StreamContext,
-    commands: mpsc::WeakSender<Command>,
-    messages: mpsc::Sender<Delivery>,
+    commands: mpsc::WeakSender<Box<Command>>,
+    messages: mpsc::Sender<Box<Delivery>>,
     shared: Arc<Shared>,
 }
 
@@ -64,8 +64,8 @@ enum Stage {
 pub(crate) async fn accept_streams<T: Transport>(
     transport: Arc<T>,
     context: StreamContext,
-    commands: mpsc::WeakSender<Command>,
-    messages: mpsc::Sender<Delivery>,
+    commands: mpsc::WeakSender<Box<Command>>,
+    messages: mpsc::Sender<Box<Delivery>>,
     max_streams: usize,
     shared: Arc<Shared>,
 ) {
@@ -206,8 +206,7 @@ impl Server {
             }
             StreamItem::Request { topic: SYNC_TOPIC, body } => {
                 let body = channel.read_sync(&body).await?;
-                let command =
-                    |reply| Command::ServeSync { peer: peer.clone(), body: Box::new(body), reply };
+                let command = |reply| Command::ServeSync { peer: peer.clone(), body, reply };
                 match self.ask(command).await {
                     Some(Ok(answer)) => channel.send(MessageFrames::response(0, answer)).await,
                     Some(Err(refusal)) => channel.send_error(&text_for_the_refused(&refusal)).await,
@@ -328,7 +327,7 @@ impl Server {
     async fn count(&self, reason: DropReason) {
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts any more.
-            let _ = commands.send(Command::CountDrop { reason }).await;
+            let _ = commands.send(Command::CountDrop { reason }.into()).await;
         }
     }
 
@@ -373,9 +372,8 @@ impl Server {
         let state = sent.is_ok().then_some(state);
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, nobody counts what is being served any more.
-            let _ = commands
-                .send(Command::FinishPushPull { peer: peer.clone(), state: state.map(Box::new) })
-                .await;
+            let _ =
+                commands.send(Command::FinishPushPull { peer: peer.clone(), state }.into()).await;
         }
         sent
     }
@@ -391,7 +389,7 @@ impl Server {
         if let Some(commands) = self.commands.upgrade() {
             // If the node is down, it gives nothing.
             let newcomer = Newcomer { peer, key, begun, joins: state.join };
-            let _ = commands.send(Command::HandOver(newcomer)).await;
+            let _ = commands.send(Command::HandOver(newcomer).into()).await;
         }
     }
 
@@ -405,7 +403,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let receipts = channel.dialect() == Dialect::Native;
-        let delivery = Delivery { message, _budget: std::mem::take(&mut channel.budget) };
+        let delivery = Delivery { message, _budget: std::mem::take(&mut channel.budget) }.into();
         let mut waiting = std::pin::pin!(self.messages.send(delivery));
         loop {
             match tokio::time::timeout(self.context.timeout / 3, &mut waiting).await {
@@ -431,8 +429,8 @@ impl Server {
     ) -> Option<Result<Served, ExchangeError>> {
         let (reply, mut answer) = oneshot::channel();
         let busy = ExchangeError::Busy { peer: peer.clone(), attempts: 1, retry_after: patience };
-        let command = Command::ServePushPull { peer, state: Box::new(state), reply };
-        self.commands.upgrade()?.send(command).await.ok()?;
+        let command = Command::ServePushPull { peer, state, reply };
+        self.commands.upgrade()?.send(command.into()).await.ok()?;
         match tokio::time::timeout(patience, &mut answer).await {
             Ok(answer) => answer.ok(),
             Err(_) => {
@@ -445,7 +443,7 @@ impl Server {
 
     async fn ask<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> Option<R> {
         let (reply, answer) = oneshot::channel();
-        self.commands.upgrade()?.send(command(reply)).await.ok()?;
+        self.commands.upgrade()?.send(Box::new(command(reply))).await.ok()?;
         answer.await.ok()
     }
 }

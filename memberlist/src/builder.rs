@@ -58,7 +58,7 @@ pub struct Builder {
     delegate: Arc<dyn Delegate>,
     /// Whether that is the application's.
     observed: bool,
-    messages: Option<mpsc::Sender<Delivery>>,
+    messages: Option<mpsc::Sender<Box<Delivery>>>,
 }
 
 impl Builder {

@@ -18,7 +18,7 @@ use crate::turns::Served;
 /// Ends when the caller gives up waiting: the other end is dropped.
 pub(crate) type Cancelled = oneshot::Receiver<()>;
 
-/// What is large is boxed: memory for 32 of these is there from the beginning.
+/// Boxed on its way: a channel has room for 32 from the beginning.
 pub(crate) enum Command {
     Join {
         peer: Peer,
@@ -95,7 +95,7 @@ pub(crate) enum Command {
     /// A stream that the machine asked for has ended.
     StreamDone {
         id: OperationId,
-        response: Box<StreamResponse>,
+        response: StreamResponse,
     },
     /// A ping came over a stream; the answer says whether to ack it.
     StreamPing {
@@ -108,7 +108,7 @@ pub(crate) enum Command {
     /// being served it waits for its turn, until the other end of `reply` is dropped.
     ServePushPull {
         peer: Peer,
-        state: Box<RemoteState>,
+        state: RemoteState,
         reply: oneshot::Sender<Result<Served, ExchangeError>>,
     },
     /// What to tell a peer in the native format for which there is no place.
@@ -120,7 +120,7 @@ pub(crate) enum Command {
     /// A peer compares its members with this node's, step by step.
     ServeSync {
         peer: Peer,
-        body: Box<SyncBody>,
+        body: SyncBody,
         reply: oneshot::Sender<Result<Bytes, ExchangeError>>,
     },
     /// A peer still uses this key, not the primary: gives it that.
@@ -133,6 +133,6 @@ pub(crate) enum Command {
     /// The exchange with that peer has ended; with its state if it went well.
     FinishPushPull {
         peer: Peer,
-        state: Option<Box<RemoteState>>,
+        state: Option<RemoteState>,
     },
 }

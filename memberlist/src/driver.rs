@@ -3,7 +3,7 @@
 //! It waits for a packet, a command or the machine's next timeout, feeds the machine, and drains its
 //! outputs. It never waits for the application or for a stream: those have tasks of their own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ const MAX_HAND_OVERS: usize = 8;
 thread_local! {
     /// One receive buffer a worker thread, however many nodes it runs.
     static RECEIVE_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BUFFER_BYTES]);
+    /// And one for the packet that is being sent.
+    static SEND_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Callers that wait for the end of an operation.
@@ -74,17 +76,16 @@ pub(crate) struct Driver<T: Transport> {
     machine: Membership,
     transport: Arc<T>,
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Box<Command>>,
     /// For the stream tasks; weak, so that the node ends when its last handle is dropped.
-    sender: mpsc::WeakSender<Command>,
-    messages: mpsc::Sender<Delivery>,
+    sender: mpsc::WeakSender<Box<Command>>,
+    messages: mpsc::Sender<Box<Delivery>>,
     context: StreamContext,
     accepting: JoinHandle<()>,
     streams: JoinSet<()>,
     waiting: Waiting,
     /// Push/pulls of peers that wait for a place.
     turns: Turns,
-    packet: Vec<u8>,
     /// What the machine was told of the layers.
     wrapping: Option<Wrapping>,
     /// After an error nothing is received until then.
@@ -109,9 +110,9 @@ impl<T: Transport> Driver<T> {
         machine: Membership,
         transport: Arc<T>,
         shared: Arc<Shared>,
-        commands: mpsc::Receiver<Command>,
-        sender: mpsc::WeakSender<Command>,
-        messages: mpsc::Sender<Delivery>,
+        commands: mpsc::Receiver<Box<Command>>,
+        sender: mpsc::WeakSender<Box<Command>>,
+        messages: mpsc::Sender<Box<Delivery>>,
         context: StreamContext,
         accepting: JoinHandle<()>,
     ) -> Self {
@@ -127,7 +128,6 @@ impl<T: Transport> Driver<T> {
             streams: JoinSet::new(),
             waiting: Waiting::default(),
             turns: Turns::default(),
-            packet: Vec::new(),
             wrapping: None,
             deaf_until: None,
             receive_backoff: Backoff::default(),
@@ -272,12 +272,12 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    fn take_commands(&mut self, first: Option<Command>) -> Flow {
+    fn take_commands(&mut self, first: Option<Box<Command>>) -> Flow {
         let Some(first) = first else { return Flow::Shutdown(None) };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next {
-            if let Flow::Shutdown(reply) = self.take_command(command) {
+            if let Flow::Shutdown(reply) = self.take_command(*command) {
                 return Flow::Shutdown(reply);
             }
             taken += 1;
@@ -350,26 +350,26 @@ impl<T: Transport> Driver<T> {
                 self.waiting.joining.remove(&id);
             }
             Command::StreamDone { id, response } => {
-                if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &*response {
+                if let StreamResponse::Failed(ExchangeError::Layer { reason, .. }) = &response {
                     self.machine.count_drop(*reason);
                 }
-                self.machine.handle_stream_response(id, *response, now);
+                self.machine.handle_stream_response(id, response, now);
             }
             Command::StreamPing { peer, node, source, reply } => {
                 let (node, source) = (node.as_ref(), source.as_ref());
                 let _ = reply.send(self.machine.handle_stream_ping(&peer, node, source));
             }
             Command::ServePushPull { peer, state, reply } => {
-                self.turns.push(Asking { peer, state: *state, reply }, &mut self.machine, now);
+                self.turns.push(Asking { peer, state, reply }, &mut self.machine, now);
             }
             Command::TellBusy { asker, join, reply } => {
                 drop(reply.send(self.machine.tell_busy(asker.as_ref(), join, now)));
             }
             Command::ServeSync { peer, body, reply } => {
-                let _ = reply.send(self.machine.serve_sync(&peer, *body, now));
+                let _ = reply.send(self.machine.serve_sync(&peer, body, now));
             }
             Command::FinishPushPull { peer, state } => {
-                self.machine.finish_push_pull(peer, state.map(|state| *state), now);
+                self.machine.finish_push_pull(peer, state, now);
             }
         }
         Flow::Continue
@@ -388,7 +388,7 @@ impl<T: Transport> Driver<T> {
             }
             if let Some(sender) = sender.upgrade() {
                 // If the node is down, its joins have ended.
-                let _ = sender.send(Command::GiveUpJoin { id }).await;
+                let _ = sender.send(Command::GiveUpJoin { id }.into()).await;
             }
         });
     }
@@ -439,7 +439,7 @@ impl<T: Transport> Driver<T> {
     /// after that, what it does not take at once is dropped: gossip repeats itself, and a node that
     /// waits answers nobody.
     async fn send_packets(&mut self, wrapping: Wrapping) {
-        let mut packet = std::mem::take(&mut self.packet);
+        let mut packet = SEND_BUFFER.take();
         let mut patience = SEND_PATIENCE;
         let asks_rtt = self.machine.config().probe_timeout_round_trips > 0;
         loop {
@@ -465,7 +465,7 @@ impl<T: Transport> Driver<T> {
                 }
             }
         }
-        self.packet = packet;
+        SEND_BUFFER.set(packet);
     }
 
     #[cfg(feature = "encryption")]
@@ -517,10 +517,10 @@ impl<T: Transport> Driver<T> {
                 result = exchange => result,
                 () = given_up(cancelled) => Err(ExchangeError::Cancelled),
             };
-            let response = Box::new(result.unwrap_or_else(StreamResponse::Failed));
+            let response = result.unwrap_or_else(StreamResponse::Failed);
             if let Some(sender) = sender.upgrade() {
                 // If the node is down, nobody waits for it.
-                let _ = sender.send(Command::StreamDone { id, response }).await;
+                let _ = sender.send(Command::StreamDone { id, response }.into()).await;
             }
         };
         // A span that is filtered out has no parents either.
@@ -531,7 +531,7 @@ impl<T: Transport> Driver<T> {
         match happened {
             Happened::UserMessage { from, origin, payload } => {
                 let message = UserMessage { payload, from, origin, reliable: false };
-                let delivery = Delivery { message, _budget: Default::default() };
+                let delivery = Delivery { message, _budget: Default::default() }.into();
                 if self.messages.try_send(delivery).is_err() {
                     self.shared.messages_dropped.fetch_add(1, Ordering::Relaxed);
                 }
@@ -701,7 +701,7 @@ async fn ends(mut watched: watch::Receiver<()>) {
 }
 
 fn destination(peer: &Peer) -> Destination {
-    Destination { addr: peer.addr, name: peer.name.as_ref().map(|name| name.to_arc()) }
+    Destination { addr: peer.addr, name: peer.name.as_ref().map(|name| name.to_eco_string()) }
 }
 
 /// The runtime's clock, which tests can pause.

@@ -45,7 +45,7 @@ pub struct Memberlist<T: Transport> {
 pub(crate) struct Inner<T: Transport> {
     pub(crate) transport: Arc<T>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<Box<Command>>,
     pub(crate) config: Config,
     pub(crate) context: StreamContext,
     pub(crate) join_permits: Semaphore,
@@ -57,7 +57,7 @@ impl<T: Transport> Inner<T> {
     pub(crate) async fn count_layer_fault(&self, error: Option<&ExchangeError>) {
         if let Some(ExchangeError::Layer { reason, .. }) = error {
             // If the node is down, nobody counts any more.
-            let _ = self.commands.send(Command::CountDrop { reason: *reason }).await;
+            let _ = self.commands.send(Command::CountDrop { reason: *reason }.into()).await;
         }
     }
 
@@ -69,7 +69,7 @@ impl<T: Transport> Inner<T> {
         }
         let (reply, answer) = oneshot::channel();
         let peer = peer.clone();
-        self.commands.send(Command::Dialect { peer, reply }).await.map_err(|_| Closed)?;
+        self.commands.send(Command::Dialect { peer, reply }.into()).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }
@@ -498,7 +498,7 @@ impl<T: Transport> Memberlist<T> {
     /// # Errors
     /// After shutdown.
     pub async fn broadcasts_available(&self) -> Result<(), Closed> {
-        self.inner.commands.send(Command::BroadcastsAvailable).await.map_err(|_| Closed)
+        self.inner.commands.send(Command::BroadcastsAvailable.into()).await.map_err(|_| Closed)
     }
 
     /// Sends bytes to one member in one packet, best effort.
@@ -574,7 +574,7 @@ impl<T: Transport> Memberlist<T> {
         command: impl FnOnce(oneshot::Sender<R>) -> Command,
     ) -> Result<R, Closed> {
         let (reply, answer) = oneshot::channel();
-        self.inner.commands.send(command(reply)).await.map_err(|_| Closed)?;
+        self.inner.commands.send(Box::new(command(reply))).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }

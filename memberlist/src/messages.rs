@@ -12,7 +12,7 @@ pub(crate) struct Delivery {
 }
 
 /// The messages of other nodes' applications; see [`Builder::messages`](crate::Builder::messages).
-pub struct Messages(pub(crate) mpsc::Receiver<Delivery>);
+pub struct Messages(pub(crate) mpsc::Receiver<Box<Delivery>>);
 
 impl Messages {
     /// The next message; `None` after shutdown.

@@ -20,7 +20,7 @@ use crate::user_state::UserStates;
 
 /// Calls the delegate for each message.
 pub(crate) async fn tell_messages(
-    mut messages: mpsc::Receiver<Delivery>,
+    mut messages: mpsc::Receiver<Box<Delivery>>,
     delegate: Arc<dyn Delegate>,
 ) {
     let panics = Arc::<SharedLimit>::default();
@@ -41,7 +41,7 @@ pub(crate) async fn tell_messages(
 }
 
 /// Takes messages that nobody is to be told of.
-pub(crate) async fn drop_messages(mut messages: mpsc::Receiver<Delivery>) {
+pub(crate) async fn drop_messages(mut messages: mpsc::Receiver<Box<Delivery>>) {
     while messages.recv().await.is_some() {}
 }
 

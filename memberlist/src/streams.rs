@@ -468,7 +468,7 @@ pub(crate) async fn open<T: Transport>(
     within: Duration,
     key: Option<KeyName>,
 ) -> Result<Channel<T::Stream>, ExchangeError> {
-    let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_arc) };
+    let to = Destination { addr: peer.addr, name: peer.name.as_ref().map(NodeId::to_eco_string) };
     match transport.open_stream(&to, within).await {
         Ok(stream) => {
             let mut channel = Channel::dialled(stream, context.clone(), dialect, key);

@@ -3,9 +3,9 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use bytes::Bytes;
+use ecow::EcoString;
 
 use crate::error::NameError;
 
@@ -17,7 +17,8 @@ pub const PROTOCOL_VERSION_MIN: u8 = 1;
 /// See [`PROTOCOL_VERSION_MIN`].
 pub const PROTOCOL_VERSION_MAX: u8 = 5;
 
-/// A node's name: unique in the cluster, UTF-8, 1 to 255 bytes, cheap to clone.
+/// A node's name: unique in the cluster, UTF-8, 1 to 255 bytes, cheap to clone. Up to 15 bytes need no
+/// memory beside its own.
 ///
 /// ```
 /// use memberlist_protocol::NodeId;
@@ -27,7 +28,7 @@ pub const PROTOCOL_VERSION_MAX: u8 = 5;
 /// # Ok::<(), memberlist_protocol::NameError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(Arc<str>);
+pub struct NodeId(EcoString);
 
 impl NodeId {
     /// Makes a name.
@@ -47,9 +48,9 @@ impl NodeId {
         &self.0
     }
 
-    /// The shared allocation behind the name.
-    pub fn to_arc(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+    /// The name as the text that it is kept as.
+    pub fn to_eco_string(&self) -> EcoString {
+        self.0.clone()
     }
 }
 

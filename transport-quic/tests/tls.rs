@@ -198,7 +198,7 @@ async fn a_foreign_service_is_told_apart() {
 }
 
 fn named(transport: &QuicTransport, name: &str) -> Destination {
-    Destination { name: Some(Arc::from(name)), ..to(transport) }
+    Destination { name: Some(name.into()), ..to(transport) }
 }
 
 #[tokio::test]

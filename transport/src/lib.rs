@@ -17,6 +17,9 @@ pub mod memory;
 mod timed_stream;
 mod transport;
 
+/// Text that is cheap to clone, as a node's name is.
+pub use ecow::EcoString;
+
 pub use addr::canonical_addr;
 pub use counters::Counter;
 pub use error::{OpenError, RecvError, SendError};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ecow::EcoString;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{OpenError, RecvError, SendError};
@@ -19,8 +20,8 @@ use crate::{OpenError, RecvError, SendError};
 pub struct Destination {
     /// The peer's advertised address.
     pub addr: SocketAddr,
-    /// The member's name, if known.
-    pub name: Option<Arc<str>>,
+    /// The member's name, if known. Cheap to clone.
+    pub name: Option<EcoString>,
 }
 
 impl From<SocketAddr> for Destination {

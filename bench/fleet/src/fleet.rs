@@ -94,16 +94,9 @@ impl<I: Implementation> Fleet<I> {
         let (began, deadline) = (Instant::now(), tokio::time::Instant::now() + limit);
         let seed = self.slots.first().ok_or("join: there are no nodes")?.addr;
         let each = move |node: Arc<I::Node>| async move { node.join(seed).await };
-        let failed = match tokio::time::timeout_at(
-            deadline,
-            at_once(self.running(&numbers), in_flight.max(1), each),
-        )
-        .await
-        {
-            Ok(failed) => failed,
-            // Not one of them is known to have failed: what is missing tells.
-            Err(_) => 0,
-        };
+        let joining = at_once(self.running(&numbers), in_flight.max(1), each);
+        // Of those that are cut off none is known to have failed: what is missing tells.
+        let failed = tokio::time::timeout_at(deadline, joining).await.unwrap_or_default();
         let missing = self.await_views(deadline).await;
         Ok(Answer { took_ms: took(began, missing), failed, missing, ..Answer::default() })
     }

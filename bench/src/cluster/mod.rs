@@ -102,7 +102,7 @@ impl Plan {
 
     fn programs(&self) -> (BTreeMap<Library, Program>, BTreeMap<Library, String>) {
         let (makers, mut programs, mut absent) =
-            (Programs::new(), BTreeMap::new(), BTreeMap::new());
+            (Programs::of_this_workspace(), BTreeMap::new(), BTreeMap::new());
         for library in &self.libraries {
             match makers.build(*library) {
                 Ok(program) => drop(programs.insert(*library, program)),

@@ -61,7 +61,7 @@ pub struct Programs {
 
 impl Programs {
     /// In the workspace that this program was built in.
-    pub fn new() -> Self {
+    pub fn of_this_workspace() -> Self {
         let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = bench.parent().unwrap_or(bench).to_owned();
         let target =

@@ -234,18 +234,16 @@ impl Report {
             }
             text.push('\n');
         }
-        let counts: [(&str, fn(&Run) -> usize); 3] = [
-            ("joins and farewells that failed", failures),
-            ("running nodes declared dead", |run| run.false_deaths),
-            ("runs that were not finished", |run| usize::from(run.error.is_some())),
-        ];
-        for (what, count) in counts {
+        let mut count = |what: &str, of: fn(&Run) -> usize| {
             let _ = write!(text, "| {what:<30} | {:<11} |", "");
             for case in cases {
-                let _ = write!(text, " {:>22} |", case.runs.iter().map(count).sum::<usize>());
+                let _ = write!(text, " {:>22} |", case.runs.iter().map(of).sum::<usize>());
             }
             text.push_str(if ratio { "                 |\n" } else { "\n" });
-        }
+        };
+        count("joins and farewells that failed", failures);
+        count("running nodes declared dead", |run| run.false_deaths);
+        count("runs that were not finished", |run| usize::from(run.error.is_some()));
         text.push('\n');
     }
 }

@@ -351,7 +351,7 @@ impl<'m, T: Transport> Keys<'m, T> {
     async fn absent(&self) -> Vec<NodeId> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         // If the node is down, there is nobody to ask, and what is in the list is told.
-        let _ = self.inner.commands.send(Command::Lost { reply }).await;
+        let _ = self.inner.commands.send(Command::Lost { reply }.into()).await;
         let lost = answer.await.unwrap_or_default();
         let members = self.inner.shared.hub.members();
         let gone = members.iter().filter(|member| !member.state.is_live());

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use memberlist_protocol::{DropReason, MessageKind, NodeState, PacketKind, Stats};
@@ -26,6 +26,16 @@ enum Counted {
     /// Of the label's value of that index.
     Indexed(fn(&Sample<'_>, usize) -> u64, usize),
 }
+
+/// A series of a counter.
+struct Series {
+    name: &'static str,
+    labels: Vec<(&'static str, &'static str)>,
+    counted: Counted,
+}
+
+/// The series of all counters but those of keys. Every node of a process has the same.
+static COUNTED: LazyLock<Vec<Series>> = LazyLock::new(counted);
 
 /// Counters without labels.
 const PLAIN: &[(&str, ReadCount)] = &[
@@ -220,7 +230,8 @@ struct Instruments {
     labels: Vec<Label>,
     /// With what was written so far. Only what is added is, so that nodes of one process may share a
     /// counter, and one that is started again goes on with it.
-    counters: Vec<(Counter, Counted, AtomicU64)>,
+    /// In the order of [`COUNTED`], with what was written last.
+    counters: Vec<(Counter, AtomicU64)>,
     gauges: Vec<(Gauge, ReadGauge)>,
     members: Vec<Gauge>,
     streams_open: Pair<Gauge>,
@@ -294,8 +305,8 @@ impl Meter {
 
     pub(crate) fn publish(&self, sample: &Sample<'_>) {
         let instruments = &*self.0;
-        for (counter, counted, written) in &instruments.counters {
-            let count = match *counted {
+        for ((counter, written), series) in instruments.counters.iter().zip(&*COUNTED) {
+            let count = match series.counted {
                 Counted::Stats(read) => read(sample.stats),
                 Counted::Indexed(read, index) => read(sample, index),
             };
@@ -417,8 +428,8 @@ fn instruments(settings: &Metrics, labels: Vec<Label>, registry: &Registry<'_>) 
     Instruments {
         settings: settings.clone(),
         labels,
-        counters: (counters(registry).into_iter())
-            .map(|(counter, counted)| (counter, counted, AtomicU64::new(0)))
+        counters: (COUNTED.iter())
+            .map(|series| (registry.counter(series.name, &series.labels), AtomicU64::new(0)))
             .collect(),
         gauges: gauges(registry),
         members: (NodeState::ALL.iter())
@@ -440,17 +451,15 @@ fn instruments(settings: &Metrics, labels: Vec<Label>, registry: &Registry<'_>) 
     }
 }
 
-fn counters(registry: &Registry<'_>) -> Vec<(Counter, Counted)> {
-    let plain =
-        PLAIN.iter().map(|(name, read)| (registry.counter(name, &[]), Counted::Stats(*read)));
+fn counted() -> Vec<Series> {
+    let plain = PLAIN.iter().map(|(name, read)| (*name, vec![], Counted::Stats(*read)));
     let labelled = LABELLED.iter().flat_map(|(name, label, values)| {
-        values.iter().map(move |(value, read)| {
-            (registry.counter(name, &[(label, value)]), Counted::Stats(*read))
-        })
+        let series = |(value, read): &_| (*name, vec![(*label, *value)], Counted::Stats(*read));
+        values.iter().map(series)
     });
     let mut all: Vec<_> = plain.chain(labelled).collect();
-    let mut indexed = |name, labels: &[(&'static str, &str)], read, index| {
-        all.push((registry.counter(name, labels), Counted::Indexed(read, index)));
+    let mut indexed = |name, labels: &[_], read, index| {
+        all.push((name, labels.to_vec(), Counted::Indexed(read, index)));
     };
     for (index, kind) in PacketKind::ALL.iter().enumerate() {
         let [sent, received] =
@@ -496,9 +505,9 @@ fn counters(registry: &Registry<'_>) -> Vec<(Counter, Counted)> {
         indexed("memberlist.drops", &label, |s, i| s.stats.drops(DropReason::ALL[i]), index);
     }
     for (index, reason) in OWN_DROPS.iter().enumerate() {
-        indexed("memberlist.drops", &[("reason", reason)], |s, i| s.own_drops[i], index);
+        indexed("memberlist.drops", &[("reason", *reason)], |s, i| s.own_drops[i], index);
     }
-    all
+    all.into_iter().map(|(name, labels, counted)| Series { name, labels, counted }).collect()
 }
 
 fn gauges(registry: &Registry<'_>) -> Vec<(Gauge, ReadGauge)> {

@@ -236,6 +236,10 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         }
         self.next_id += 1;
         self.bytes += encoded.len();
+        if self.items.len() == self.items.capacity() {
+            // Doubling would leave half of it unused.
+            self.items.reserve_exact(self.items.len() / 8 + 8);
+        }
         let item = Item { encoded, relation, transmits: 0, id: self.next_id, tag };
         let (rank, at) = (item.rank(), self.items.insert(item) as u32);
         self.order.insert(rank, at);

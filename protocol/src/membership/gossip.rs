@@ -784,7 +784,12 @@ impl Membership {
         self.news.release_memory();
         self.user.release_memory();
         self.outbox.shrink_to_fit();
+        self.requests.shrink_to_fit();
         self.merges.shrink_to_fit();
+        if self.exchanges.is_empty() {
+            // An empty map keeps its root.
+            self.exchanges = Default::default();
+        }
         self.reader = Default::default();
     }
 }

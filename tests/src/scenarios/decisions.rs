@@ -233,7 +233,7 @@ pub async fn conflict<T: TestTransport>() {
     let mine = all[1].addr();
     let told = |event: &Event| match event {
         Event::Conflict { existing, other } => {
-            existing.addr == mine && other.addr == second.addr() && &*other.id.to_arc() == "n1"
+            existing.addr == mine && other.addr == second.addr() && other.id.as_str() == "n1"
         }
         _ => false,
     };

@@ -1,6 +1,5 @@
 //! What the broadcast queue gives out, and which part of the probe ring is reaped.
 
-use bytes::Bytes;
 use memberlist_protocol::membership::testing::{
     BroadcastQueue, Space, named, partition_to_end, retransmit_limit,
 };

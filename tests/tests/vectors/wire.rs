@@ -119,7 +119,7 @@ fn packet_of(parts: &[Vec<u8>], checksum: bool, compressed: bool) -> Result<Vec<
         return Err("the parts do not fit a packet".to_owned());
     }
     match compressed {
-        true => writer.finish_compressed(&mut Default::default()),
+        true => writer.finish_compressed(),
         false => writer.finish(),
     };
     Ok(packet)
