@@ -1,10 +1,16 @@
-//! The layers of a node by themselves, for benchmarks and tests. Not for applications: what is here
-//! may change at any time.
+//! Parts of a node by themselves, for benchmarks and tests. Not for applications: what is here may
+//! change at any time.
+
+use std::sync::Arc;
+
+use memberlist_protocol::Member;
 
 use crate::check::layers;
 use crate::config::Config;
 use crate::error::StartError;
+use crate::events::{Event, Hub, Notice};
 use crate::layers::{LayerError, Layers};
+use crate::meter::Meter;
 
 /// What a node with these settings puts around its packets.
 pub struct NodeLayers(Layers);
@@ -37,5 +43,26 @@ impl NodeLayers {
     /// If it is not to be accepted.
     pub fn unwrap<'p>(&self, packet: &'p mut [u8]) -> Result<&'p [u8], LayerError> {
         self.0.unwrap(packet)
+    }
+}
+
+/// The view of the cluster that a handle shows.
+pub struct PublishedView(Hub);
+
+impl Default for PublishedView {
+    fn default() -> Self {
+        Self(Hub::new(Meter::of(&Config::lan("a"))))
+    }
+}
+
+impl PublishedView {
+    /// A member is new, or has changed.
+    pub fn update(&self, member: Member) {
+        self.0.publish(Notice::Event(Event::Updated(member)));
+    }
+
+    /// All members by name.
+    pub fn members(&self) -> Arc<[Member]> {
+        self.0.members()
     }
 }

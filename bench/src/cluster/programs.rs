@@ -97,7 +97,7 @@ impl Programs {
     }
 
     fn peer(&self, library: Library) -> Result<Program, String> {
-        let mut build = Process::new(option_env!("CARGO").unwrap_or("cargo"));
+        let mut build = Process::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         build.args(["build", "--release", "--locked", "--bin", &library.to_string()]);
         build.arg("--manifest-path").arg(self.root.join("bench/peers/Cargo.toml"));
         build.arg("--target-dir").arg(&self.target);

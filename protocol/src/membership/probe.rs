@@ -148,7 +148,7 @@ impl Membership {
 
     /// The next live member of the ring. When the ring wraps, the dead are reaped and the order is
     /// shuffled; at most one wrap a call, so that a cluster of two is probed at every tick.
-    fn next_to_probe(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn next_to_probe(&mut self, now: Instant) -> Option<usize> {
         let mut wrapped = false;
         loop {
             let at = self.members.probe_index;

@@ -103,6 +103,18 @@ impl Membership {
         }
     }
 
+    /// So many different members at random.
+    #[doc(hidden)]
+    pub fn testing_random(&mut self, k: usize) -> Vec<usize> {
+        self.members.random(k, &mut self.rng, |record| record.state() == NodeState::Alive)
+    }
+
+    /// The place of the member that is probed next.
+    #[doc(hidden)]
+    pub fn testing_next_to_probe(&mut self, now: Instant) -> Option<usize> {
+        self.next_to_probe(now)
+    }
+
     /// The running suspicion of a member.
     #[doc(hidden)]
     pub fn testing_suspicion(&self, name: &str) -> Option<SuspicionView> {
