@@ -65,25 +65,38 @@ pub(crate) fn drain_into(machine: &mut Membership, packet: &mut Vec<u8>) -> usiz
     packets
 }
 
+/// Room for 20 updates in either format.
+const LARGE_ROOM: Room = Room { head: 0, tail: 0, max_packet_bytes: 2500 };
+
 /// A packet with news of these members.
 pub(crate) fn updates(
     dialect: Dialect,
     numbers: std::ops::Range<usize>,
     incarnation: u32,
 ) -> Vec<u8> {
+    let nodes: Vec<_> = numbers.map(node).collect();
     let mut buf = Vec::new();
-    let mut writer = PacketWriter::new(&mut buf, dialect, true, ROOM);
-    for number in numbers {
+    write_updates(dialect, &nodes, incarnation, &mut buf);
+    buf
+}
+
+pub(crate) fn write_updates(
+    dialect: Dialect,
+    nodes: &[Arc<Node>],
+    incarnation: u32,
+    buf: &mut Vec<u8>,
+) {
+    let mut writer = PacketWriter::new(buf, dialect, true, LARGE_ROOM);
+    for node in nodes {
         let alive = Alive {
             incarnation,
-            node: &name(number),
-            addr: addr(number),
+            node: node.id.as_str(),
+            addr: node.addr,
             wide_ipv4: false,
-            meta: b"some meta",
-            versions: Versions::default(),
+            meta: &node.meta,
+            versions: node.versions,
         };
         assert!(writer.push(&Message::Alive(alive)), "a packet has room for them");
     }
     writer.finish();
-    buf
 }
