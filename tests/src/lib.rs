@@ -12,6 +12,7 @@
 //! - `tests/seeds.rs` lets nodes find their cluster, by a name server of its own.
 //! - `tests/logging.rs` reads what nodes write into the log, `tests/explain.rs` what they say of each other.
 //! - `tests/metrics.rs` reads what nodes write into a recorder.
+//! - `tests/allocations.rs` counts what a packet costs in allocations.
 //! - `tests/stress.rs` is a minute of churn.
 //!
 //! A scenario is written once, for any transport: it gets its nodes from a [`Cluster`], waits on
