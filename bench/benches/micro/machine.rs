@@ -10,6 +10,7 @@ use memberlist::protocol::{Dialect, Membership, Peer, Priority, Relation, WireFo
 use crate::support::{FORMATS, ROOM, addr, drain_into, machine, name, peer, updates};
 
 const MEMBERS: usize = 200;
+const NEW_PACKETS: usize = 50;
 
 fn ping(dialect: Dialect) -> Vec<u8> {
     let (mut buf, own, from) = (Vec::new(), name(0), name(1));
@@ -59,13 +60,19 @@ pub(crate) fn packets(criterion: &mut Criterion) {
                 drain_into(&mut machine, &mut packet);
             });
         });
-        let new = updates(dialect, MEMBERS..MEMBERS + 20, 1);
-        group.bench_function(BenchmarkId::new("20 new members", what), |bencher| {
-            // A machine each, since they are new but once.
+        let new: Vec<_> = (0..NEW_PACKETS)
+            .map(|at| MEMBERS + 20 * at)
+            .map(|first| updates(dialect, first..first + 20, 1))
+            .collect();
+        group.bench_function(BenchmarkId::new("50 packets of 20 new members", what), |bencher| {
+            // A machine each, since they are new but once. So many, since tables grow in steps.
             bencher.iter_batched(
                 || crate::support::machine(format, MEMBERS, now),
                 |mut machine| {
-                    machine.handle_packet(&peer(1), &new, now).expect("a packet");
+                    for packet in &new {
+                        machine.handle_packet(&peer(1), packet, now).expect("a packet");
+                        while machine.poll_event().is_some() {}
+                    }
                     machine
                 },
                 BatchSize::SmallInput,

@@ -17,6 +17,11 @@ use slab::Slab;
 
 use crate::wire::Dialect;
 
+/// The queue grows by this part of its length,
+const GROWTH: usize = 8;
+/// and by so many items.
+const LEAST_GROWTH: usize = 32;
+
 /// The order in which items are taken: transmissions, then larger, then newer first.
 type Rank = (u32, Reverse<u32>, Reverse<u64>);
 
@@ -57,6 +62,16 @@ impl Encoded {
         Self::default().with(dialect, bytes)
     }
 
+    /// A message in both formats: that in the native one has `native_len` of the bytes, none if it is not
+    /// sent in that, and that in the other has the rest.
+    ///
+    /// # Panics
+    /// If there are fewer bytes than that, or over 4 GiB.
+    pub fn joined(bytes: &[u8], native_len: usize) -> Self {
+        assert!(native_len <= bytes.len() && u32::try_from(bytes.len()).is_ok());
+        Self { bytes: bytes.into(), native_len: native_len as u32 }
+    }
+
     /// The same, in that format too.
     ///
     /// # Panics
@@ -68,9 +83,7 @@ impl Encoded {
             Dialect::Native => (bytes, hashicorp),
             Dialect::Hashicorp => (native, bytes),
         };
-        let both = [native, hashicorp].concat().into_boxed_slice();
-        assert!(u32::try_from(both.len()).is_ok(), "a message of over 4 GiB");
-        Self { native_len: native.len() as u32, bytes: both }
+        Self::joined(&[native, hashicorp].concat(), native.len())
     }
 
     fn split(&self) -> (&[u8], &[u8]) {
@@ -238,7 +251,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         self.bytes += encoded.len();
         if self.items.len() == self.items.capacity() {
             // Doubling would leave half of it unused.
-            self.items.reserve_exact(self.items.len() / 8 + 8);
+            self.items.reserve_exact(self.items.len() / GROWTH + LEAST_GROWTH);
         }
         let item = Item { encoded, relation, transmits: 0, id: self.next_id, tag };
         let (rank, at) = (item.rank(), self.items.insert(item) as u32);

@@ -706,7 +706,8 @@ impl Membership {
 
     /// Encodes a message in every format in which it may be sent.
     pub(super) fn encode(&mut self, message: &Message<'_>) -> Encoded {
-        let mut encoded = Encoded::default();
+        self.scratch.clear();
+        let mut native_len = 0;
         for dialect in self.dialects() {
             // Of a broadcast in Go's format nobody could tell that it came before: only its origin sends
             // it so.
@@ -714,11 +715,12 @@ impl Membership {
             if dialect == Dialect::Hashicorp && passed_on {
                 continue;
             }
-            self.scratch.clear();
             dialect.encode(message, &mut self.scratch);
-            encoded = encoded.with(dialect, &self.scratch);
+            if dialect == Dialect::Native {
+                native_len = self.scratch.len();
+            }
         }
-        encoded
+        Encoded::joined(&self.scratch, native_len)
     }
 
     pub(super) fn send_later(&mut self, outgoing: Outgoing) {

@@ -88,7 +88,7 @@ impl Record {
 
 /// The table grows by this part of its length,
 const GROWTH: usize = 8;
-/// or by so many records.
+/// and by so many records.
 const LEAST_GROWTH: usize = 8;
 
 /// All records.

@@ -152,13 +152,12 @@ impl Membership {
                 self.members.at(position).node.versions
             });
         }
-        let position = match known {
-            Some(position) => position,
+        let (position, news) = match known {
+            Some(position) => (position, Some(node)),
             None => {
                 self.tombstones.remove(alive.node);
-                let node = self.app.share(node.clone());
-                let record = Record::new(node, 0, NodeState::Dead, now);
-                self.members.insert(record, &mut self.rng)
+                let record = Record::new(self.app.share(node), 0, NodeState::Dead, now);
+                (self.members.insert(record, &mut self.rng), None)
             }
         };
         self.stats.alives_accepted += 1;
@@ -168,10 +167,12 @@ impl Membership {
         self.members.set_incarnation(position, alive.incarnation);
         let record = self.members.at_mut(position);
         let was = record.state();
-        let changed = record.node.meta != node.meta || record.node.versions != node.versions;
+        let differs =
+            |node: &Node| record.node.meta != node.meta || record.node.versions != node.versions;
+        let changed = news.as_ref().is_some_and(differs);
         // Another process may be there now.
-        record.native &= was.is_live() && record.node.addr == node.addr;
-        if *record.node != node {
+        record.native &= was.is_live() && canonical(alive.addr) == record.node.addr;
+        if let Some(node) = news.filter(|node| *node != *record.node) {
             record.node = self.app.share(node);
         }
         record.death = None;
