@@ -304,8 +304,8 @@ fn the_end_of_a_sync_that_was_given_up_ends_no_other() {
             if let Some(request) = one.machine.poll_stream_request() {
                 return (Some(request.id), None);
             }
-            let steps = one.sent().into_iter().filter_map(|sent| sync_step(&sent));
-            if let Some(SyncStep::Digests(digests)) = steps.last() {
+            let steps = one.sent().into_iter().rev();
+            if let Some(SyncStep::Digests(digests)) = steps.filter_map(|s| sync_step(&s)).next() {
                 return (None, Some(digests.partitioning));
             }
         }
