@@ -4,3 +4,4 @@
 pub mod bare;
 pub mod cluster;
 pub mod ours;
+pub mod packets;

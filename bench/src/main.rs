@@ -31,6 +31,12 @@ struct Flags {
 enum Command {
     /// Clusters of each library through one scenario, and a table of what they took.
     Cluster(ClusterFlags),
+    /// A packet of gossip made and sealed, opened and read, beside the crate `memberlist`'s.
+    Packets {
+        /// The two take turns so often.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+    },
     /// Nodes of this library, driven by standard input; `cluster` starts it.
     #[command(hide = true)]
     Fleet {
@@ -143,18 +149,28 @@ fn parse_nodes(text: &str) -> Result<usize, String> {
 
 fn main() -> ExitCode {
     match Flags::parse().command {
-        Command::Cluster(flags) => match cluster(&flags) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                // Nobody may read this either.
-                let _ = writeln!(std::io::stderr(), "error: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Cluster(flags) => ended(cluster(&flags)),
+        Command::Packets { rounds } => ended(packets(rounds)),
         Command::Fleet { library: Library::Quic } => serve(Ours::<QuicTransport>::default()),
         Command::Fleet { library: Library::Bare } => serve(Bare::default()),
         Command::Fleet { .. } => serve(Ours::<NetTransport>::default()),
     }
+}
+
+fn ended(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may read this either.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn packets(rounds: u16) -> Result<(), String> {
+    let table = memberlist_bench::packets::compare(rounds)?;
+    write!(std::io::stdout(), "{table}").map_err(|error| error.to_string())
 }
 
 fn cluster(flags: &ClusterFlags) -> Result<(), String> {

@@ -10,6 +10,7 @@
 
 mod fleet;
 mod news;
+pub mod packets;
 pub mod protocol;
 
 use std::future::Future;
@@ -127,8 +128,8 @@ fn parse(line: &str) -> Result<Command, String> {
     serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))
 }
 
-/// Whether somebody reads.
-fn tell(what: &impl serde::Serialize) -> bool {
+/// Prints this as one JSON object on a line, and tells whether somebody reads.
+pub fn tell(what: &impl serde::Serialize) -> bool {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, what).is_ok() && writeln!(out).is_ok() && out.flush().is_ok()
 }

@@ -1,4 +1,7 @@
-//! Nodes of the crate `memberlist` by al8n, over UDP and TCP on tokio.
+//! Nodes of the crate `memberlist` by al8n, over UDP and TCP on tokio; with `packets`, the cost of its
+//! packets.
+
+mod packets;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,7 +19,7 @@ use al8n::queue::TransmitLimitedQueue;
 use al8n::tokio::{TokioSocketAddrResolver, TokioTcp, TokioTcpMemberlist};
 use al8n::{Broadcast, Options};
 use memberlist_bench_fleet::protocol::Hello;
-use memberlist_bench_fleet::{Implementation, KEY, Node, Observer, Spec, serve};
+use memberlist_bench_fleet::{Implementation, KEY, Node, Observer, Spec, serve, tell};
 
 const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -192,5 +195,9 @@ impl Node for Peer {
 }
 
 fn main() -> ExitCode {
-    serve(Al8n)
+    match std::env::args().nth(1).as_deref() {
+        Some("packets") if tell(&packets::measure()) => ExitCode::SUCCESS,
+        Some("packets") => ExitCode::FAILURE,
+        _ => serve(Al8n),
+    }
 }
