@@ -1,24 +1,26 @@
 //! The bodies of the native format, and the framing of packet parts.
 //!
-//! A body is a private struct below, in bincode's standard configuration; `docs/WIRE.md` states
-//! those bytes without bincode. bincode gets no more releases, so nothing outside this file names
-//! it. Every decoding borrows from its input and stops at [`BODY_LIMIT`]: it allocates nothing,
-//! whatever the lengths in the input say. Bytes after a known body are ignored, and so are unknown
-//! bits in a `flags` field, which is how later versions add to a message.
+//! A body is a private struct below, its fields as `fields` writes them; `docs/WIRE.md` states those
+//! bytes. Every decoding borrows from its input: it allocates nothing, whatever the lengths in the input
+//! say. Bytes after a known body are ignored, and so are unknown bits in a `flags` field, which is how
+//! later versions add to a message.
 
+mod bodies;
 mod busy;
+mod fields;
 mod packet;
 
-use std::net::{IpAddr, SocketAddr};
-
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::enc::write::Writer;
-use bincode::error::{DecodeError, EncodeError};
-use bincode::{BorrowDecode, Encode};
+use std::net::SocketAddr;
 
 use super::check::{self, name, name_or_empty};
 use super::error::BodyError;
+use bodies::{
+    AccusationBody, AckBody, AddrBody, AliveBody, BroadcastBody, IndirectPingBody, IpBytes,
+    NackBody, NodeStateBody, PingBody, PushPullBody, SourceBody, SpeakerBody,
+};
 pub(super) use busy::{decode_busy, encode_busy};
+pub(super) use fields::BODY_LIMIT;
+use fields::{Body, Fields, Length, Sink};
 pub use packet::{PacketMessages, inflate, read_packet};
 pub(super) use packet::{finish, overhead, read_part, write_header};
 
@@ -33,9 +35,6 @@ use crate::node::{Node, NodeState, Versions};
 pub(super) const MAGIC: u8 = 0x4D;
 /// The version of the format.
 pub(super) const VERSION: u8 = 1;
-
-/// More than the largest packet, and than a node with the largest possible name and meta.
-pub(super) const BODY_LIMIT: usize = 128 * 1024;
 
 /// The numbers of the messages. Packets and streams share those of ping and ack.
 pub(super) mod kind {
@@ -69,96 +68,6 @@ const ASKS: u8 = 1;
 /// Bit 0 of the flags of a push/pull: the sender joins.
 const JOIN: u8 = 1;
 
-#[derive(Encode, BorrowDecode)]
-struct AddrBody<'a> {
-    ip: &'a [u8],
-    port: u16,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct SourceBody<'a> {
-    node: &'a str,
-    addr: AddrBody<'a>,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct PingBody<'a> {
-    sequence: u32,
-    node: &'a str,
-    source: Option<SourceBody<'a>>,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct IndirectPingBody<'a> {
-    sequence: u32,
-    flags: u8,
-    node: &'a str,
-    target: AddrBody<'a>,
-    source: Option<SourceBody<'a>>,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct AckBody<'a> {
-    sequence: u32,
-    payload: &'a [u8],
-}
-
-#[derive(Encode, BorrowDecode)]
-struct NackBody {
-    sequence: u32,
-}
-
-/// Suspect and dead: the same fields.
-#[derive(Encode, BorrowDecode)]
-struct AccusationBody<'a> {
-    incarnation: u32,
-    node: &'a str,
-    from: &'a str,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct AliveBody<'a> {
-    incarnation: u32,
-    flags: u8,
-    node: &'a str,
-    addr: AddrBody<'a>,
-    meta: &'a [u8],
-    versions: &'a [u8],
-}
-
-#[derive(Encode, BorrowDecode)]
-struct BroadcastBody<'a> {
-    epoch: u32,
-    sequence: u64,
-    hops: u8,
-    priority: u8,
-    origin: &'a str,
-    payload: &'a [u8],
-}
-
-/// Behind the digest of a view.
-#[derive(Encode, BorrowDecode)]
-struct SpeakerBody<'a> {
-    flags: u8,
-    node: &'a str,
-}
-
-/// The state comes first so that fields added to an alive can be added here too.
-#[derive(Encode, BorrowDecode)]
-struct NodeStateBody<'a> {
-    state: u8,
-    alive: AliveBody<'a>,
-}
-
-#[derive(Encode, BorrowDecode)]
-struct PushPullBody<'a> {
-    flags: u8,
-    nodes: u32,
-    user_state_bytes: u32,
-    from: &'a str,
-    to: &'a str,
-}
-
 /// The first frame of a push/pull.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PushPullHeader<'a> {
@@ -171,71 +80,27 @@ pub(super) struct PushPullHeader<'a> {
     pub(super) to: &'a str,
 }
 
-fn bincode_config() -> Configuration<LittleEndian, Varint, Limit<BODY_LIMIT>> {
-    bincode::config::standard().with_limit::<BODY_LIMIT>()
-}
-
-/// A buffer that may grow up to a length, and refuses what would pass it.
-struct Bounded<'b> {
-    buf: &'b mut Vec<u8>,
-    limit: usize,
-}
-
-impl Writer for Bounded<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        if bytes.len() > self.limit.saturating_sub(self.buf.len()) {
-            return Err(EncodeError::UnexpectedEnd);
-        }
-        self.buf.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-impl Bounded<'_> {
-    fn encode(&mut self, body: impl Encode) -> Result<(), EncodeError> {
-        bincode::encode_into_writer(body, self, bincode_config())
-    }
-}
-
-/// The bytes of an IP address: 4 or 16.
-struct IpBytes {
-    bytes: [u8; 16],
-    len: usize,
-}
-
-impl IpBytes {
-    fn new(ip: IpAddr) -> Self {
-        let mut bytes = [0; 16];
-        let len = match ip {
-            IpAddr::V4(v4) => {
-                bytes[..4].copy_from_slice(&v4.octets());
-                4
-            }
-            IpAddr::V6(v6) => {
-                bytes = v6.octets();
-                16
-            }
-        };
-        Self { bytes, len }
-    }
-
-    fn with_port(&self, port: u16) -> AddrBody<'_> {
-        AddrBody { ip: &self.bytes[..self.len], port }
-    }
-}
-
 /// Appends `kind | length | body` if `out` then has at most `limit` bytes; otherwise changes
 /// nothing and returns false.
 pub(super) fn encode_part(message: &Message<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
-    append(out, limit, |out| {
-        out.write(&[message_kind(message)])?;
-        with_length(out, |out| write_body(message, out))
-    })
+    let mut length = Length::default();
+    write_body(message, &mut length);
+    let Ok(body) = u32::try_from(length.0) else { return false };
+    let (counted, used) = length_bytes(body);
+    let whole = 1 + used + length.0;
+    if whole > limit.saturating_sub(out.len()) {
+        return false;
+    }
+    out.reserve(whole);
+    out.push(message_kind(message));
+    out.put(&counted[..used]);
+    write_body(message, out);
+    true
 }
 
 /// Appends the body of a message alone, as a frame carries it.
 pub(super) fn encode_body(message: &Message<'_>, out: &mut Vec<u8>) {
-    append(out, usize::MAX, |out| write_body(message, out));
+    write_body(message, out);
 }
 
 /// Appends the body of the first frame of a push/pull.
@@ -247,7 +112,7 @@ pub(super) fn encode_push_pull(header: &PushPullHeader<'_>, out: &mut Vec<u8>) {
         from: header.from,
         to: header.to,
     };
-    append(out, usize::MAX, |out| out.encode(body));
+    body.write(out);
 }
 
 /// Appends `length | body` of one node's state.
@@ -267,38 +132,10 @@ pub(super) fn encode_node_state(
     };
     let ip = IpBytes::new(alive.addr.ip());
     let body = NodeStateBody { state: state.as_u8(), alive: alive_body(&alive, &ip) };
-    append(out, usize::MAX, |out| with_length(out, |out| out.encode(body)));
-}
-
-/// Runs an encoding step; takes back what it wrote if it did not fit.
-fn append(
-    out: &mut Vec<u8>,
-    limit: usize,
-    write: impl FnOnce(&mut Bounded<'_>) -> Result<(), EncodeError>,
-) -> bool {
-    let before = out.len();
-    let done = write(&mut Bounded { buf: out, limit }).is_ok();
-    if !done {
-        out.truncate(before);
-    }
-    done
-}
-
-/// Writes a body behind its length. One byte is kept for the length, which is what most bodies
-/// need; a longer one is moved.
-fn with_length(
-    out: &mut Bounded<'_>,
-    write: impl FnOnce(&mut Bounded<'_>) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
-    let at = out.buf.len();
-    out.write(&[0])?;
-    write(out)?;
-    let body = out.buf.len() - at - 1;
-    let (length, used) = length_bytes(u32::try_from(body).map_err(|_| EncodeError::UnexpectedEnd)?);
-    out.write(&[0; 4][..used - 1])?;
-    out.buf.copy_within(at + 1..at + 1 + body, at + used);
-    out.buf[at..at + used].copy_from_slice(&length[..used]);
-    Ok(())
+    // Name and meta are far below 4 GiB.
+    let (length, used) = length_bytes(u32::try_from(body.len()).unwrap_or(u32::MAX));
+    out.put(&length[..used]);
+    body.write(out);
 }
 
 /// A length as LEB128: seven bits a byte, lowest first, the top bit set on all bytes but the last.
@@ -385,49 +222,54 @@ pub(super) fn kind_of(number: u8) -> Option<MessageKind> {
     })
 }
 
-fn write_body(message: &Message<'_>, out: &mut Bounded<'_>) -> Result<(), EncodeError> {
+#[inline]
+fn write_body(message: &Message<'_>, out: &mut impl Sink) {
     match message {
         Message::Ping(Ping { sequence, node, source, .. }) => {
-            with_source(source, |source| out.encode(PingBody { sequence: *sequence, node, source }))
+            with_source(source, |source| PingBody { sequence: *sequence, node, source }.write(out));
         }
         Message::IndirectPing(m) => with_source(&m.source, |source| {
-            out.encode(IndirectPingBody {
+            let ip = IpBytes::new(m.target.ip());
+            let body = IndirectPingBody {
                 sequence: m.sequence,
                 flags: if m.nack { WANTS_NACK } else { 0 },
                 node: m.node,
-                target: IpBytes::new(m.target.ip()).with_port(m.target.port()),
+                target: ip.with_port(m.target.port()),
                 source,
-            })
+            };
+            body.write(out);
         }),
         Message::Ack(Ack { sequence, payload, .. }) => {
-            out.encode(AckBody { sequence: *sequence, payload })
+            AckBody { sequence: *sequence, payload }.write(out);
         }
-        Message::Nack(Nack { sequence }) => out.encode(NackBody { sequence: *sequence }),
+        Message::Nack(Nack { sequence }) => NackBody { sequence: *sequence }.write(out),
         Message::Suspect(Suspect { incarnation, node, from })
         | Message::Dead(Dead { incarnation, node, from }) => {
-            out.encode(AccusationBody { incarnation: *incarnation, node, from })
+            AccusationBody { incarnation: *incarnation, node, from }.write(out);
         }
-        Message::Alive(alive) => out.encode(alive_body(alive, &IpBytes::new(alive.addr.ip()))),
-        Message::User(bytes) | Message::Sync(bytes) => out.write(bytes),
+        Message::Alive(alive) => alive_body(alive, &IpBytes::new(alive.addr.ip())).write(out),
+        Message::User(bytes) | Message::Sync(bytes) => out.put(bytes),
         Message::View(view) => write_view(view, out),
-        Message::Broadcast(broadcast) => out.encode(BroadcastBody {
-            epoch: broadcast.epoch,
-            sequence: broadcast.sequence,
-            hops: broadcast.hops,
-            priority: broadcast.priority,
-            origin: broadcast.origin,
-            payload: broadcast.payload,
-        }),
+        Message::Broadcast(broadcast) => {
+            let body = BroadcastBody {
+                epoch: broadcast.epoch,
+                sequence: broadcast.sequence,
+                hops: broadcast.hops,
+                priority: broadcast.priority,
+                origin: broadcast.origin,
+                payload: broadcast.payload,
+            };
+            body.write(out);
+        }
     }
 }
 
 /// The digest alone where what stands beside it tells who sends it.
-fn write_view(view: &View<'_>, out: &mut Bounded<'_>) -> Result<(), EncodeError> {
-    out.write(&view.digest.to_le_bytes())?;
-    if view.node.is_empty() && !view.ask {
-        return Ok(());
+fn write_view(view: &View<'_>, out: &mut impl Sink) {
+    out.put(&view.digest.to_le_bytes());
+    if !view.node.is_empty() || view.ask {
+        SpeakerBody { flags: if view.ask { ASKS } else { 0 }, node: view.node }.write(out);
     }
-    out.encode(SpeakerBody { flags: if view.ask { ASKS } else { 0 }, node: view.node })
 }
 
 fn read_view(body: &[u8]) -> Result<View<'_>, BodyError> {
@@ -436,7 +278,7 @@ fn read_view(body: &[u8]) -> Result<View<'_>, BodyError> {
     if rest.is_empty() {
         return Ok(View { digest, node: "", ask: false });
     }
-    let SpeakerBody { flags, node } = decode(rest)?;
+    let SpeakerBody { flags, node } = SpeakerBody::read(&mut Fields(rest))?;
     Ok(View { digest, node: name_or_empty(node)?, ask: flags & ASKS != 0 })
 }
 
@@ -470,7 +312,7 @@ fn alive_body<'a>(alive: &'a Alive<'a>, ip: &'a IpBytes) -> AliveBody<'a> {
 pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, BodyError> {
     Ok(match kind {
         MessageKind::Ping => {
-            let PingBody { sequence, node, source } = decode(body)?;
+            let PingBody { sequence, node, source } = PingBody::read(&mut Fields(body))?;
             Message::Ping(Ping {
                 sequence,
                 node: name_or_empty(node)?,
@@ -478,20 +320,22 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
                 native: true,
             })
         }
-        MessageKind::IndirectPing => Message::IndirectPing(read_indirect_ping(decode(body)?)?),
+        MessageKind::IndirectPing => {
+            Message::IndirectPing(read_indirect_ping(IndirectPingBody::read(&mut Fields(body))?)?)
+        }
         MessageKind::Ack => {
-            let AckBody { sequence, payload } = decode(body)?;
+            let AckBody { sequence, payload } = AckBody::read(&mut Fields(body))?;
             Message::Ack(Ack { sequence, payload, native: true })
         }
         MessageKind::Nack => {
-            let NackBody { sequence } = decode(body)?;
+            let NackBody { sequence } = NackBody::read(&mut Fields(body))?;
             Message::Nack(Nack { sequence })
         }
         MessageKind::Suspect => {
             let (incarnation, node, from) = read_accusation(body)?;
             Message::Suspect(Suspect { incarnation, node, from })
         }
-        MessageKind::Alive => Message::Alive(read_alive(decode(body)?)?),
+        MessageKind::Alive => Message::Alive(read_alive(AliveBody::read(&mut Fields(body))?)?),
         MessageKind::Dead => {
             let (incarnation, node, from) = read_accusation(body)?;
             Message::Dead(Dead { incarnation, node, from })
@@ -500,7 +344,7 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
         MessageKind::View => Message::View(read_view(body)?),
         MessageKind::Sync => Message::Sync(body),
         MessageKind::Broadcast => {
-            let body: BroadcastBody<'_> = decode(body)?;
+            let body = BroadcastBody::read(&mut Fields(body))?;
             Message::Broadcast(Broadcast {
                 origin: name(body.origin)?,
                 epoch: body.epoch,
@@ -515,7 +359,7 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
 
 /// Reads one node's state; nothing if the state is not known here.
 pub(super) fn decode_node_state(body: &[u8]) -> Result<Option<RemoteNode<'_>>, BodyError> {
-    let NodeStateBody { state, alive } = decode(body)?;
+    let NodeStateBody { state, alive } = NodeStateBody::read(&mut Fields(body))?;
     let Some(state) = NodeState::from_u8(state) else {
         return Ok(None);
     };
@@ -524,41 +368,10 @@ pub(super) fn decode_node_state(body: &[u8]) -> Result<Option<RemoteNode<'_>>, B
 
 /// Reads the first frame of a push/pull.
 pub(super) fn decode_push_pull(body: &[u8]) -> Result<PushPullHeader<'_>, BodyError> {
-    let PushPullBody { flags, nodes, user_state_bytes, from, to } = decode(body)?;
+    let PushPullBody { flags, nodes, user_state_bytes, from, to } =
+        PushPullBody::read(&mut Fields(body))?;
     let (from, to) = (name_or_empty(from)?, name_or_empty(to)?);
     Ok(PushPullHeader { join: flags & JOIN != 0, nodes, user_state_bytes, from, to })
-}
-
-fn decode<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, BodyError> {
-    let mut ignored_rest = body;
-    decode_next(&mut ignored_rest)
-}
-
-/// Takes one value from the front of `input`.
-fn decode_next<'a, T: BorrowDecode<'a, ()>>(input: &mut &'a [u8]) -> Result<T, BodyError> {
-    match bincode::borrow_decode_from_slice(input, bincode_config()) {
-        Ok((value, used)) => {
-            *input = input.get(used..).unwrap_or_default();
-            Ok(value)
-        }
-        Err(error) => Err(body_error(&error)),
-    }
-}
-
-fn body_error(error: &DecodeError) -> BodyError {
-    match error {
-        DecodeError::UnexpectedEnd { .. } => BodyError::Truncated,
-        // Names are the only text there is.
-        DecodeError::Utf8 { .. } => BodyError::NameNotUtf8,
-        DecodeError::LimitExceeded | DecodeError::OutsideUsizeRange(_) => {
-            BodyError::Malformed("a length is out of range")
-        }
-        DecodeError::InvalidIntegerType { .. } => BodyError::Malformed("a number is out of range"),
-        DecodeError::UnexpectedVariant { .. } => {
-            BodyError::Malformed("an optional field is neither there nor absent")
-        }
-        _ => BodyError::Malformed("a field cannot be read"),
-    }
 }
 
 fn read_indirect_ping(body: IndirectPingBody<'_>) -> Result<IndirectPing<'_>, BodyError> {
@@ -573,7 +386,7 @@ fn read_indirect_ping(body: IndirectPingBody<'_>) -> Result<IndirectPing<'_>, Bo
 
 /// Incarnation, who is accused, and by whom.
 fn read_accusation(body: &[u8]) -> Result<(u32, &str, &str), BodyError> {
-    let AccusationBody { incarnation, node, from } = decode(body)?;
+    let AccusationBody { incarnation, node, from } = AccusationBody::read(&mut Fields(body))?;
     Ok((incarnation, name(node)?, name(from)?))
 }
 
