@@ -112,7 +112,11 @@ impl Versions {
     }
 
     /// What came over the wire; bytes after the sixth are dropped.
+    #[inline]
     pub fn from_bytes(bytes: &[u8]) -> Self {
+        if let Ok(bytes) = <[u8; 6]>::try_from(bytes) {
+            return Self { bytes, len: 6 };
+        }
         let len = bytes.len().min(6);
         let mut versions = Self { bytes: [0; 6], len: len as u8 };
         versions.bytes[..len].copy_from_slice(&bytes[..len]);
@@ -173,10 +177,12 @@ impl Node {
 }
 
 /// The same address without the IPv4-mapped IPv6 form, flow label and scope: one node, one form.
+#[inline]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(canonical_ip(addr.ip()), addr.port())
 }
 
+#[inline]
 pub(crate) fn canonical_ip(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),

@@ -59,6 +59,12 @@ pub(super) mod kind {
     pub(in super::super) const BUSY: u8 = 23;
 }
 
+/// The longest part whose length is one byte.
+const ONE_BYTE_LENGTH: usize = 0x7F;
+/// The most that an alive takes beside its name and meta, if that is one: kind, length, incarnation, flags,
+/// the lengths of name and meta, address, port, and versions.
+const ALIVE_OVERHEAD_BYTES: usize = 1 + 1 + 5 + 1 + 1 + 1 + 17 + 3 + 7;
+
 /// Bit 0 of the flags of an indirect ping: a nack is wanted.
 const WANTS_NACK: u8 = 1;
 /// Bit 0 of the flags of an alive: the IPv4 address has 16 bytes on the hashicorp wire.
@@ -83,12 +89,24 @@ pub(super) struct PushPullHeader<'a> {
 /// Appends `kind | length | body` if `out` then has at most `limit` bytes; otherwise changes
 /// nothing and returns false.
 pub(super) fn encode_part(message: &Message<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
+    let room = limit.saturating_sub(out.len());
+    if let Message::Alive(alive) = message {
+        // What most packets are made of. With room enough it need not be measured before.
+        let longest = ALIVE_OVERHEAD_BYTES + alive.node.len() + alive.meta.len();
+        if longest <= room.min(ONE_BYTE_LENGTH) {
+            let at = out.len();
+            out.extend_from_slice(&[kind::ALIVE, 0]);
+            alive_body(alive, &IpBytes::new(alive.addr.ip())).write(out);
+            out[at + 1] = (out.len() - at - 2) as u8;
+            return true;
+        }
+    }
     let mut length = Length::default();
     write_body(message, &mut length);
     let Ok(body) = u32::try_from(length.0) else { return false };
     let (counted, used) = length_bytes(body);
     let whole = 1 + used + length.0;
-    if whole > limit.saturating_sub(out.len()) {
+    if whole > room {
         return false;
     }
     out.reserve(whole);
@@ -308,7 +326,9 @@ fn alive_body<'a>(alive: &'a Alive<'a>, ip: &'a IpBytes) -> AliveBody<'a> {
     }
 }
 
-/// Reads the body of a message.
+/// Reads the body of a message. Inlined, as what it calls: a message is large, and would be moved from one
+/// result to the next.
+#[inline(always)]
 pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, BodyError> {
     Ok(match kind {
         MessageKind::Ping => {
@@ -390,6 +410,7 @@ fn read_accusation(body: &[u8]) -> Result<(u32, &str, &str), BodyError> {
     Ok((incarnation, name(node)?, name(from)?))
 }
 
+#[inline(always)]
 fn read_alive(body: AliveBody<'_>) -> Result<Alive<'_>, BodyError> {
     let addr = address(body.addr)?;
     Ok(Alive {
@@ -409,6 +430,7 @@ fn read_source(source: Option<SourceBody<'_>>) -> Result<Option<PingSource<'_>>,
     Ok(Some(PingSource { node: name(node)?, addr: address(addr)? }))
 }
 
+#[inline(always)]
 fn address(addr: AddrBody<'_>) -> Result<SocketAddr, BodyError> {
     check::address(check::ip(addr.ip)?, addr.port)
 }

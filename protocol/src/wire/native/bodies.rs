@@ -19,7 +19,7 @@ impl Body for AddrBody<'_> {
 }
 
 impl<'a> AddrBody<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
         Ok(Self { ip: from.bytes()?, port: from.u16()? })
     }
@@ -196,7 +196,7 @@ impl Body for AliveBody<'_> {
 }
 
 impl<'a> AliveBody<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
         Ok(Self {
             incarnation: from.u32()?,

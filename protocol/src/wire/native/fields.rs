@@ -137,7 +137,7 @@ impl<'a> Fields<'a> {
     }
 
     /// At most [`BODY_LIMIT`] of them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], BodyError> {
         let len = usize::try_from(self.u64()?).ok().filter(|len| *len <= BODY_LIMIT);
         let len = len.ok_or(BodyError::Malformed("a length is out of range"))?;
@@ -147,7 +147,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Names are the only text there is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn text(&mut self) -> Result<&'a str, BodyError> {
         std::str::from_utf8(self.bytes()?).map_err(|_| BodyError::NameNotUtf8)
     }

@@ -126,6 +126,7 @@ pub struct PacketMessages<'a> {
 }
 
 impl<'a> PacketMessages<'a> {
+    #[inline(always)]
     fn read_next(&mut self) -> Result<Message<'a>, PacketError> {
         // On a broken frame `rest` stays empty, which ends the iteration.
         let rest = std::mem::take(&mut self.rest);
@@ -143,6 +144,7 @@ impl<'a> PacketMessages<'a> {
 impl<'a> Iterator for PacketMessages<'a> {
     type Item = Result<Message<'a>, PacketError>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         (!self.rest.is_empty()).then(|| self.read_next())
     }
