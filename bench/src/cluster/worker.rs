@@ -114,8 +114,9 @@ fn read<T: DeserializeOwned>(output: &mut impl BufRead) -> Result<T, String> {
 
 fn parse(stat: &str, status: &str, snmp: &str, dev: &str) -> Option<Usage> {
     // The name in brackets may hold spaces; the times are fields 14 and 15 of the line.
-    let times = stat.rsplit(')').next()?.split_whitespace().skip(11).take(2);
-    let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    let mut times = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let mut ticks = || times.next()?.parse::<u64>().ok();
+    let ticks = ticks()? + ticks()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let resident_kib: u64 = resident.split_whitespace().next()?.parse().ok()?;
     let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
