@@ -34,7 +34,7 @@ pub struct Metrics {
     pub labels: Vec<(String, String)>,
     /// A recorder for this node alone. Default none: the global one at the start.
     pub recorder: Option<Arc<dyn Recorder + Send + Sync>>,
-    /// How old counters and gauges may be while something happens at the node. Default 1 s; zero brings them up
+    /// How old counters and gauges may be while something happens at the node. Default 5 s; zero brings them up
     /// to date after everything that does, which costs some microseconds each time.
     pub interval: Duration,
 }
@@ -57,7 +57,7 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { labels: Vec::new(), recorder: None, interval: Duration::from_secs(1) }
+        Self { labels: Vec::new(), recorder: None, interval: Duration::from_secs(5) }
     }
 }
 
