@@ -38,7 +38,8 @@ fn no_file_is_too_long_to_read() {
 fn only_one_file_knows_bincode() {
     for path in all_rust_files() {
         let uses = fs::read_to_string(&path).unwrap().contains("bincode::");
-        let allowed = path.ends_with("protocol/src/wire/native/fields.rs") || path.ends_with("tidy.rs");
+        let allowed =
+            path.ends_with("protocol/src/wire/native/fields.rs") || path.ends_with("tidy.rs");
         assert!(!uses || allowed, "{} uses bincode", path.display());
     }
 }

@@ -10,11 +10,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::node::Node;
 use crate::wire::Dialect;
 
 /// The queue grows by this part of its length,
@@ -48,18 +50,35 @@ impl<K: fmt::Debug> fmt::Debug for Relation<K> {
     }
 }
 
-/// One message in each format in which it is to be sent, encoded once.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Encoded {
+/// One message in each format in which it is to be sent: encoded once, or an announcement that is written
+/// from the node's record, which costs no more than to copy it, and no memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Encoded(Content);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Content {
     /// That in the native format, then that in the other.
-    bytes: Box<[u8]>,
-    native_len: u32,
+    Bytes { bytes: Box<[u8]>, native_len: u32 },
+    /// With its length in either format.
+    Alive { node: Arc<Node>, incarnation: u32, lens: [u16; 2] },
+}
+
+/// A message in one format, on its way into a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part<'a> {
+    /// As it is to be sent.
+    Encoded(&'a [u8]),
+    /// An alive, which is to be encoded.
+    Alive(&'a Node, u32),
 }
 
 impl Encoded {
     /// A message in one format.
     pub fn new(dialect: Dialect, bytes: &[u8]) -> Self {
-        Self::default().with(dialect, bytes)
+        match dialect {
+            Dialect::Native => Self::joined(bytes, bytes.len()),
+            Dialect::Hashicorp => Self::joined(bytes, 0),
+        }
     }
 
     /// A message in both formats: that in the native one has `native_len` of the bytes, none if it is not
@@ -69,61 +88,68 @@ impl Encoded {
     /// If there are fewer bytes than that, or over 4 GiB.
     pub fn joined(bytes: &[u8], native_len: usize) -> Self {
         assert!(native_len <= bytes.len() && u32::try_from(bytes.len()).is_ok());
-        Self { bytes: bytes.into(), native_len: native_len as u32 }
+        Self(Content::Bytes { bytes: bytes.into(), native_len: native_len as u32 })
     }
 
-    /// The same, in that format too.
-    ///
-    /// # Panics
-    /// If the two are longer than 4 GiB together.
-    #[must_use]
-    pub fn with(self, dialect: Dialect, bytes: &[u8]) -> Self {
-        let (native, hashicorp) = self.split();
-        let (native, hashicorp) = match dialect {
-            Dialect::Native => (bytes, hashicorp),
-            Dialect::Hashicorp => (native, bytes),
-        };
-        Self::joined(&[native, hashicorp].concat(), native.len())
-    }
-
-    fn split(&self) -> (&[u8], &[u8]) {
-        self.bytes.split_at(self.native_len as usize)
+    /// An announcement of that node, which has these lengths in the native and in the other format; 0 where
+    /// it is not sent in one.
+    pub(super) fn alive(node: Arc<Node>, incarnation: u32, lens: [u16; 2]) -> Self {
+        Self(Content::Alive { node, incarnation, lens })
     }
 
     /// The message in that format; nothing if it is not sent in it.
-    pub fn get(&self, dialect: Dialect) -> Option<&[u8]> {
-        let (native, hashicorp) = self.split();
-        let bytes = match dialect {
+    pub fn get(&self, dialect: Dialect) -> Option<Part<'_>> {
+        let len = self.len_in(dialect);
+        let part = match &self.0 {
+            Content::Alive { node, incarnation, .. } => Part::Alive(node, *incarnation),
+            Content::Bytes { bytes, native_len } => match dialect {
+                Dialect::Native => Part::Encoded(&bytes[..len]),
+                Dialect::Hashicorp => Part::Encoded(&bytes[*native_len as usize..]),
+            },
+        };
+        (len > 0).then_some(part)
+    }
+
+    /// Its length in that format; 0 if it is not sent in it.
+    pub fn len_in(&self, dialect: Dialect) -> usize {
+        let [native, hashicorp] = match &self.0 {
+            Content::Bytes { bytes, native_len } => {
+                [*native_len as usize, bytes.len() - *native_len as usize]
+            }
+            Content::Alive { lens, .. } => lens.map(usize::from),
+        };
+        match dialect {
             Dialect::Native => native,
             Dialect::Hashicorp => hashicorp,
-        };
-        (!bytes.is_empty()).then_some(bytes)
+        }
     }
 
     /// Whether it is sent in that format and in no other.
     pub fn is_only_in(&self, dialect: Dialect) -> bool {
-        let (native, hashicorp) = self.split();
-        match dialect {
-            Dialect::Native => !native.is_empty() && hashicorp.is_empty(),
-            Dialect::Hashicorp => native.is_empty() && !hashicorp.is_empty(),
-        }
+        self.len_in(dialect) > 0 && self.len_in(dialect) == self.total()
     }
 
-    /// The message in the native format, or in the other if it is not sent in that.
+    fn total(&self) -> usize {
+        self.len_in(Dialect::Native) + self.len_in(Dialect::Hashicorp)
+    }
+
+    /// The bytes of the message in the native format, or in the other if it is not sent in that.
     fn any(&self) -> &[u8] {
-        let (native, hashicorp) = self.split();
-        if native.is_empty() { hashicorp } else { native }
+        let parts = [Dialect::Native, Dialect::Hashicorp].map(|dialect| self.get(dialect));
+        match parts.into_iter().flatten().next() {
+            Some(Part::Encoded(bytes)) => bytes,
+            _ => &[],
+        }
     }
 
     /// The length in the format in which it is longer.
     pub fn len(&self) -> usize {
-        let (native, hashicorp) = self.split();
-        native.len().max(hashicorp.len())
+        self.len_in(Dialect::Native).max(self.len_in(Dialect::Hashicorp))
     }
 
     /// Whether it is sent in no format.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.total() == 0
     }
 }
 
@@ -339,7 +365,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     }
 
     /// Takes items for one packet that were sent less often than `below`, and of whose tag `wanted` says so.
-    /// `take` gets the bytes and the tag and says whether it had room, `finished` gets the tags of those that
+    /// `take` gets the message and the tag and says whether it had room, `finished` gets the tags of those that
     /// reached their `limit` of transmissions. Gives the bytes used. Without a limit the transmissions of an
     /// item do not count.
     pub fn take(
@@ -347,7 +373,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         Space { dialect, overhead, budget }: Space,
         (below, wanted): (u32, impl Fn(&T) -> bool),
         limit: impl Fn(&Encoded) -> Option<u32>,
-        mut take: impl FnMut(&[u8], &T) -> bool,
+        mut take: impl FnMut(Part<'_>, &T) -> bool,
         mut finished: impl FnMut(T),
     ) -> usize {
         let mut used = 0;
@@ -371,13 +397,13 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
             }
             from = after(rank);
             let item = &self.items[at as usize];
-            let Some(encoded) = item.encoded.get(dialect).filter(|_| wanted(&item.tag)) else {
+            let Some(part) = item.encoded.get(dialect).filter(|_| wanted(&item.tag)) else {
                 continue;
             };
-            if !take(encoded, &item.tag) {
+            if !take(part, &item.tag) {
                 break;
             }
-            used += encoded.len() + overhead;
+            used += item.encoded.len_in(dialect) + overhead;
             if let Some(limit) = limit(&item.encoded) {
                 self.transmitted(rank, at, limit, &mut finished);
             }
@@ -431,6 +457,13 @@ mod tests {
     type Queue = BroadcastQueue<String, usize>;
     const NATIVE: Dialect = Dialect::Native;
 
+    fn bytes<'p>(part: &Part<'p>) -> &'p [u8] {
+        match part {
+            Part::Encoded(bytes) => bytes,
+            Part::Alive(..) => unreachable!("none is queued"),
+        }
+    }
+
     fn native(bytes: impl AsRef<[u8]>) -> Encoded {
         Encoded::new(NATIVE, bytes.as_ref())
     }
@@ -444,8 +477,8 @@ mod tests {
 
     fn take(queue: &mut Queue, budget: usize, limit: u32) -> (Vec<usize>, Vec<usize>) {
         let (mut got, mut done) = (Vec::new(), Vec::new());
-        let take = |bytes: &[u8], _: &usize| {
-            got.push(bytes[0] as usize);
+        let take = |part: Part<'_>, _: &usize| {
+            got.push(bytes(&part)[0] as usize);
             true
         };
         let space = Space { dialect: NATIVE, overhead: 2, budget };
@@ -503,15 +536,15 @@ mod tests {
     #[test]
     fn each_format_gets_its_own_bytes_and_what_is_not_sent_in_it_waits() {
         let mut queue = Queue::new(0);
-        let both = native(vec![1; 10]).with(Dialect::Hashicorp, &[2; 30]);
+        let both = Encoded::joined(&[[1; 20], [2; 20]].concat(), 10);
         queue.push(both, Relation::Unique, 0, |_| unreachable!());
         queue.push(native(vec![3; 20]), Relation::Unique, 1, |_| unreachable!());
         let mut taken = |dialect, budget, room: usize| {
             let mut got = Vec::new();
-            let take = |bytes: &[u8], tag: &usize| {
+            let take = |part: Part<'_>, tag: &usize| {
                 let fits = got.len() < room;
                 if fits {
-                    got.push((*tag, bytes.len()));
+                    got.push((*tag, bytes(&part).len()));
                 }
                 fits
             };
@@ -556,7 +589,8 @@ mod tests {
             }
             for budget in budgets {
                 let mut got = Vec::new();
-                let take = |b: &[u8], _: &usize| {
+                let take = |part: Part<'_>, _: &usize| {
+                    let b = bytes(&part);
                     got.push((u16::from_be_bytes([b[0], b[1]]) as usize, b.len()));
                     true
                 };

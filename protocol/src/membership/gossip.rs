@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::broadcast::{BroadcastQueue, Encoded, Relation, Space};
+use super::broadcast::{BroadcastQueue, Encoded, Part, Relation, Space};
 use super::members::Record;
 use super::timer::Timer;
 use super::{Event, Membership, OperationId, alive_of, scale};
@@ -129,9 +129,10 @@ impl UserQueues {
         // keeping smaller ones from those that do not.
         self.credit_bytes = (self.credit_bytes + earned).min(2 * most);
         let (mut reserve, mut credit) = (0, self.credit_bytes);
-        let sent = |queue| BroadcastQueue::iter(queue).filter_map(|(item, _)| item.get(dialect));
-        for encoded in self.queues.iter().flat_map(|queue| sent(queue).take(LOOKED_AT)) {
-            let cost = encoded.len() + overhead;
+        let lens = |queue| BroadcastQueue::iter(queue).map(move |(item, _)| item.len_in(dialect));
+        let sent = |queue| lens(queue).filter(|len| *len > 0).take(LOOKED_AT);
+        for len in self.queues.iter().flat_map(sent) {
+            let cost = len + overhead;
             if cost > most {
                 continue;
             }
@@ -487,7 +488,7 @@ impl Membership {
             (news_below, |news: &News| !(eager && news.held)),
             |_| counted(limit),
             |part, news| {
-                let fits = writer.push_encoded(part);
+                let fits = push(writer, part);
                 if fits {
                     stats.count_sent(news.kind);
                 }
@@ -500,8 +501,8 @@ impl Membership {
         let mut used = 0;
         for queue in &mut self.user.queues {
             let space = Space { dialect, overhead, budget: writer.remaining() };
-            let take = |part: &[u8], _: &Instant| {
-                let fits = writer.push_encoded(part);
+            let take = |part: Part<'_>, _: &Instant| {
+                let fits = push(writer, part);
                 if fits {
                     stats.count_sent(MessageKind::Broadcast);
                 }
@@ -573,16 +574,40 @@ impl Membership {
             return;
         }
         let encoded = self.encode(message);
-        if encoded.len() > self.largest_part_bytes() {
-            self.drop(DropReason::TooLargeToSend);
-            return self.events.extend(done.map(Event::BroadcastDone));
-        }
         let held = match message {
             Message::Suspect(_) => true,
             Message::Dead(Dead { from, .. }) => self.is_self(from) && about != self.id,
             _ => false,
         };
         let news = News { kind: message.kind(), done, queued_at: now, held };
+        self.queue_encoded(about, encoded, news);
+    }
+
+    /// Queues what a member has announced, as its record has it. Who has said farewell has no news of
+    /// others.
+    pub(super) fn queue_announcement(&mut self, node: Arc<Node>, incarnation: u32, now: Instant) {
+        if self.leaving && node.id != self.id {
+            return;
+        }
+        let mut lens = [0; 2];
+        for dialect in self.dialects() {
+            self.scratch.clear();
+            dialect.encode(&Message::Alive(alive_of(&node, incarnation)), &mut self.scratch);
+            // What is longer fits no packet, and is dropped for it.
+            lens[dialect as usize] = u16::try_from(self.scratch.len()).unwrap_or(u16::MAX);
+        }
+        let about = node.id.clone();
+        let encoded = Encoded::alive(node, incarnation, lens);
+        let news = News { kind: MessageKind::Alive, done: None, queued_at: now, held: false };
+        self.queue_encoded(about, encoded, news);
+    }
+
+    fn queue_encoded(&mut self, about: NodeId, encoded: Encoded, news: News) {
+        let now = news.queued_at;
+        if encoded.len() > self.largest_part_bytes() {
+            self.drop(DropReason::TooLargeToSend);
+            return self.events.extend(news.done.map(Event::BroadcastDone));
+        }
         let events = &mut self.events;
         self.news.push(encoded, Relation::Named(about), news, |replaced| {
             events.extend(replaced.done.map(Event::BroadcastDone));
@@ -793,6 +818,14 @@ impl Membership {
             self.exchanges = Default::default();
         }
         self.reader = Default::default();
+    }
+}
+
+/// Appends a queued message; false, and nothing changed, if it does not fit.
+fn push(writer: &mut PacketWriter<'_>, part: Part<'_>) -> bool {
+    match part {
+        Part::Encoded(bytes) => writer.push_encoded(bytes),
+        Part::Alive(node, incarnation) => writer.push(&Message::Alive(alive_of(node, incarnation))),
     }
 }
 

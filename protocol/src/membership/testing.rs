@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-pub use super::broadcast::{BroadcastQueue, Space};
+pub use super::broadcast::{BroadcastQueue, Part, Space};
 use super::members::Record;
 pub use super::members::partition_to_end;
 pub use super::scale::{
     push_pull_interval, retransmit_limit, suspicion_timeout, suspicion_timeout_after,
 };
-use super::{Membership, Relation};
-use crate::message::{Alive, Dead, Suspect};
+use super::{Membership, Relation, alive_of};
+use crate::message::{Alive, Dead, Message, Suspect};
 use crate::node::{Node, NodeState, Peer};
 use crate::wire::Dialect;
 use crate::wire::stream::RemoteRecord;
@@ -163,7 +163,15 @@ impl Membership {
     pub fn testing_queued(&self, dialect: Dialect) -> Vec<Bytes> {
         self.news
             .iter()
-            .filter_map(|(encoded, _)| encoded.get(dialect).map(Bytes::copy_from_slice))
+            .filter_map(|(encoded, _)| encoded.get(dialect))
+            .map(|part| match part {
+                Part::Encoded(bytes) => Bytes::copy_from_slice(bytes),
+                Part::Alive(node, incarnation) => {
+                    let mut bytes = Vec::new();
+                    dialect.encode(&Message::Alive(alive_of(node, incarnation)), &mut bytes);
+                    bytes.into()
+                }
+            })
             .collect()
     }
 

@@ -18,7 +18,9 @@ use super::gossip::Outgoing;
 use super::members::Record;
 use super::suspicion::{Suspicion, SuspicionPlan};
 use super::timer::Timer;
-use super::{Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, scale};
+use super::{
+    Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of, scale,
+};
 use rand::RngExt;
 
 use crate::message::{Alive, Dead, Message, Suspect};
@@ -162,8 +164,6 @@ impl Membership {
         };
         self.stats.alives_accepted += 1;
         self.clear_suspicion(position);
-        self.queue_news(id, &Message::Alive(*alive), None, now);
-
         self.members.set_incarnation(position, alive.incarnation);
         let record = self.members.at_mut(position);
         let was = record.state();
@@ -176,8 +176,14 @@ impl Membership {
             record.node = self.app.share(node);
         }
         record.death = None;
+        let node = Arc::clone(&record.node);
         if was != NodeState::Alive {
             self.members.set_state(position, NodeState::Alive, now);
+        }
+        match alive_of(&node, alive.incarnation) == *alive {
+            true => self.queue_announcement(node, alive.incarnation, now),
+            // As it came, for instance with fewer version numbers.
+            false => self.queue_news(id, &Message::Alive(*alive), None, now),
         }
         let member = self.members.at(position).to_member();
         if was.is_gone() {

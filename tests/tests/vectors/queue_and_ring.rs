@@ -1,7 +1,7 @@
 //! What the broadcast queue gives out, and which part of the probe ring is reaped.
 
 use memberlist_protocol::membership::testing::{
-    BroadcastQueue, Space, named, partition_to_end, retransmit_limit,
+    BroadcastQueue, Part, Space, named, partition_to_end, retransmit_limit,
 };
 use memberlist_protocol::{Dialect, Encoded, Relation};
 use serde_json::{Value, json};
@@ -36,7 +36,8 @@ fn run_queue(case: &Case) -> Outcome {
     let mut got = Vec::new();
     for _ in 0..rounds {
         let mut taken = Vec::new();
-        let take = |bytes: &[u8], i: &usize| {
+        let take = |part: Part<'_>, i: &usize| {
+            let Part::Encoded(bytes) = part else { unreachable!("none is queued") };
             taken.push(format!("item{i}:{}", bytes.len()));
             true
         };
