@@ -35,13 +35,16 @@ pub fn compare(rounds: u16) -> Result<String, String> {
     Ok(table(&ours, &theirs, peer.err()))
 }
 
+/// A figure of one measurement.
+type Figure = fn(&PacketTimes) -> f64;
+
 fn table(ours: &[PacketTimes], theirs: &[PacketTimes], absent: Option<String>) -> String {
-    let median = |times: &[PacketTimes], of: fn(&PacketTimes) -> f64| {
+    let median = |times: &[PacketTimes], of: Figure| {
         let mut all: Vec<f64> = times.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
         crate::cluster::report::median(&all)
     };
-    let rows: [(&str, fn(&PacketTimes) -> f64); 4] = [
+    let rows: [(&str, Figure); 4] = [
         ("messages in the packet", |times| times.messages as f64),
         ("sealed packet, bytes", |times| times.bytes as f64),
         ("encode and seal, ns", |times| times.seal_ns),
