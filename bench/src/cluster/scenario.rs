@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use super::worker::{Usage, Worker};
 
+/// Beyond the limit: farewells and joins that a library does not break off.
+const HANG_PATIENCE: Duration = Duration::from_secs(120);
+
 /// A part of the scenario. Each needs those before it only if they were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -130,12 +133,15 @@ impl Scenario {
         said: impl Fn(&str),
     ) -> Result<(), String> {
         let limit_ms = self.limit_s * 1000;
+        // What the program waits for has the limit; this is for a library that hangs.
+        let patience = Duration::from_secs(self.limit_s) + HANG_PATIENCE;
+        let ask = |worker: &mut Worker, command| worker.ask(&command, patience);
         let empty = worker.usage()?;
         said("create");
-        worker.ask(&Command::Create { nodes, encrypted })?;
+        ask(worker, Command::Create { nodes, encrypted })?;
         let created = worker.usage()?;
         said("join");
-        let answer = worker.ask(&Command::Join { in_flight: self.in_flight, limit_ms })?;
+        let answer = ask(worker, Command::Join { in_flight: self.in_flight, limit_ms })?;
         let joined = worker.usage()?;
         run.false_deaths = answer.false_deaths;
         run.join = Some(step(&answer));
@@ -155,24 +161,23 @@ impl Scenario {
                 }
                 Part::Broadcast => {
                     let command = Command::Broadcast { bytes: self.broadcast_bytes, limit_ms };
-                    let answer = worker.ask(&command)?;
+                    let answer = ask(worker, command)?;
                     run.broadcast = Some(step(&answer));
                     answer
                 }
                 Part::Kill => {
-                    let answer = worker.ask(&Command::Kill { nodes: victims.clone(), limit_ms })?;
+                    let answer = ask(worker, Command::Kill { nodes: victims.clone(), limit_ms })?;
                     run.kill = Some(detection(&answer));
                     answer
                 }
                 Part::Leave => {
-                    let answer =
-                        worker.ask(&Command::Leave { nodes: leavers.clone(), limit_ms })?;
+                    let answer = ask(worker, Command::Leave { nodes: leavers.clone(), limit_ms })?;
                     run.leave = Some(step(&answer));
                     answer
                 }
                 Part::Restart => {
                     let command = Command::Restart { in_flight: self.in_flight, limit_ms };
-                    let answer = worker.ask(&command)?;
+                    let answer = ask(worker, command)?;
                     run.restart = Some(step(&answer));
                     answer
                 }

@@ -1,8 +1,9 @@
 //! The program of a library, as a process that is driven and watched.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command as Process, Stdio};
+use std::process::{Child, ChildStdin, Command as Process, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use memberlist_bench_fleet::protocol::{Answer, Command, Hello};
@@ -17,12 +18,16 @@ pub struct Program {
     pub args: Vec<String>,
 }
 
+/// How long a program may take to say what it is.
+const HELLO_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running program.
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    /// Its lines, as they come.
+    output: Receiver<String>,
     /// What it said first.
     pub hello: Hello,
 }
@@ -56,8 +61,8 @@ impl Worker {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("its input or output is not a pipe".into());
         };
-        let mut output = BufReader::new(output);
-        match read(&mut output) {
+        let output = lines(output);
+        match read(&output, HELLO_PATIENCE) {
             Ok(hello) => Ok(Self { child, input, output, hello }),
             Err(error) => {
                 // Whatever it is, it is of no use.
@@ -70,12 +75,12 @@ impl Worker {
     /// Has it do this, and gives its answer.
     ///
     /// # Errors
-    /// If it could not, or has ended.
-    pub fn ask(&mut self, command: &Command) -> Result<Answer, String> {
+    /// If it could not, has ended, or does not answer in time: it is of no use any more then.
+    pub fn ask(&mut self, command: &Command, patience: Duration) -> Result<Answer, String> {
         let line = serde_json::to_string(command).map_err(|error| error.to_string())?;
         writeln!(self.input, "{line}")
             .map_err(|error| format!("its process has ended: {error}"))?;
-        let answer: Answer = read(&mut self.output)?;
+        let answer: Answer = read(&self.output, patience)?;
         match answer.error {
             Some(error) => Err(error),
             None => Ok(answer),
@@ -103,12 +108,22 @@ impl Drop for Worker {
     }
 }
 
-fn read<T: DeserializeOwned>(output: &mut impl BufRead) -> Result<T, String> {
-    let mut line = String::new();
-    match output.read_line(&mut line) {
-        Ok(0) => Err("its process has ended".into()),
-        Ok(_) => serde_json::from_str(&line).map_err(|error| format!("{error}: {line}")),
-        Err(error) => Err(error.to_string()),
+/// Reads lines on a thread of its own, until they end.
+fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        // Nobody listens after a program that was given up.
+        while lines.next().is_some_and(|line| sender.send(line).is_ok()) {}
+    });
+    receiver
+}
+
+fn read<T: DeserializeOwned>(output: &Receiver<String>, patience: Duration) -> Result<T, String> {
+    match output.recv_timeout(patience) {
+        Ok(line) => serde_json::from_str(&line).map_err(|error| format!("{error}: {line}")),
+        Err(RecvTimeoutError::Disconnected) => Err("its process has ended".into()),
+        Err(RecvTimeoutError::Timeout) => Err(format!("it has not answered within {patience:?}")),
     }
 }
 
@@ -153,5 +168,16 @@ mod tests {
         assert!(Worker::start(&program("/nonexistent")).is_err());
         let silent = Worker::start(&program("/bin/true"));
         assert!(silent.is_err_and(|error| error.contains("ended")));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_given_up() {
+        let says = r#"echo '{"implementation":"x","version":"1"}'; exec sleep 600"#;
+        let args = vec!["-c".into(), says.into()];
+        let mut worker = Worker::start(&Program { path: "/bin/sh".into(), args }).expect("a hello");
+        assert_eq!(worker.hello.implementation, "x");
+        let create = Command::Create { nodes: 2, encrypted: false };
+        let error = worker.ask(&create, Duration::from_millis(50)).expect_err("no answer");
+        assert!(error.contains("has not answered"), "{error}");
     }
 }
