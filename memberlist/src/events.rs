@@ -83,7 +83,7 @@ pub(crate) enum Notice {
 const USER_STATE_OVERHEAD_BYTES: usize = 128;
 
 /// Notices for which there is memory while none waits.
-const KEPT_NOTICES: usize = 4;
+const KEPT_NOTICES: usize = 8;
 
 /// How much may wait for a subscriber.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,7 @@ struct QueueState {
 }
 
 /// A panic while one of these locks is held can only come from running out of memory; what they
-/// guard is consistent after every statement.
+/// guard is consistent wherever that can happen.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

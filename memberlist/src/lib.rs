@@ -86,8 +86,8 @@ pub use keys::{HeldKey, KeyAnswer, KeyFailure, KeyReport, KeyUse, Keys, KeysErro
 pub use layers::LayerError;
 pub use memberlist_protocol as protocol;
 pub use memberlist_protocol::{
-    BroadcastError, Death, ExchangeError, Explanation, Finding, Health, Member, Node, NodeId,
-    NodeState, Peer, Priority, Refusal, Relation, Stats, Tombstone, WireFormat,
+    BroadcastError, Death, EcoString, ExchangeError, Explanation, Finding, Health, Member, Node,
+    NodeId, NodeState, Peer, Priority, Refusal, Relation, Stats, Tombstone, WireFormat,
     wire::stream::RemoteRecord,
 };
 pub use memberlist_security as security;

@@ -32,6 +32,9 @@ mod node;
 mod stats;
 pub mod wire;
 
+/// Text that is cheap to clone, as names are.
+pub use ecow::EcoString;
+
 pub use config::{ALIVE_FIXED_BYTES, Config, Lifeguard};
 pub use error::{
     BroadcastError, ConfigError, ConfigFault, ExchangeError, MetaError, NameError,

@@ -2,11 +2,10 @@
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use memberlist::transport::{Destination, OpenError, RecvError, SendError, Source};
+use memberlist::transport::{Destination, EcoString, OpenError, RecvError, SendError, Source};
 use memberlist::{Transport, WireFormat};
 
 use crate::transports::{BindError, TestTransport};
@@ -98,7 +97,7 @@ impl<W: Wire, T: Transport> Transport for Speaking<W, T> {
         self.inner.is_encrypted()
     }
 
-    fn own_name(&self) -> Option<Arc<str>> {
+    fn own_name(&self) -> Option<EcoString> {
         self.inner.own_name()
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use memberlist_transport::{Source, StreamTimeouts, TimedStream, canonical_addr};
+use memberlist_transport::{EcoString, Source, StreamTimeouts, TimedStream, canonical_addr};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
@@ -30,7 +30,7 @@ const PACKET_STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Conn {
     pub(crate) quinn: quinn::Connection,
     /// The name in the peer's certificate, if names are bound.
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<EcoString>,
     pub(crate) dialled: bool,
     /// Of the certificates it was made with.
     pub(crate) generation: u64,
@@ -353,7 +353,7 @@ fn refuse((send, recv): (&mut SendStream, &mut RecvStream), code: CloseCode) {
     let _ = recv.stop(code.code());
 }
 
-fn certified_name(quinn: &quinn::Connection) -> Option<Arc<str>> {
+fn certified_name(quinn: &quinn::Connection) -> Option<EcoString> {
     let chain = quinn.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     name_of(chain.first()?)
 }

@@ -1,8 +1,9 @@
 //! What a transport did, in numbers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
+
+use memberlist_transport::EcoString;
 
 memberlist_transport::counters! {
     /// Counts since the transport was bound, taken by
@@ -103,7 +104,7 @@ pub struct ConnectionStats {
     /// The peer's address.
     pub addr: SocketAddr,
     /// The name in the peer's certificate, if names are bound.
-    pub name: Option<Arc<str>>,
+    pub name: Option<EcoString>,
     /// Whether this node dialled it.
     pub dialled: bool,
     /// Whether this is the connection that packets and new streams take; otherwise it gives way to

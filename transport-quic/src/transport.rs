@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use memberlist_transport::ip::Local;
 use memberlist_transport::{
-    Destination, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
+    Destination, EcoString, OpenError, RecvError, SendError, Source, Transport, canonical_addr,
 };
 use quinn::{ConnectionError, Endpoint};
 use tokio::runtime::Handle;
@@ -253,7 +253,7 @@ impl Transport for QuicTransport {
         true
     }
 
-    fn own_name(&self) -> Option<Arc<str>> {
+    fn own_name(&self) -> Option<EcoString> {
         self.shared.certificates.load().tls.bound_name().cloned()
     }
 

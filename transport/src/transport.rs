@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ pub struct Source {
     pub addr: SocketAddr,
     /// The name the transport has *verified* (for example from a certificate), or `None` if it
     /// verifies none. Never a name that the peer merely claims.
-    pub authenticated_name: Option<Arc<str>>,
+    pub authenticated_name: Option<EcoString>,
 }
 
 impl From<SocketAddr> for Source {
@@ -168,7 +167,7 @@ pub trait Transport: Send + Sync + 'static {
 
     /// The name under which peers know this node's transport to speak, where it proves one: what they
     /// see as [`Source::authenticated_name`]. A node of another name is not believed anything there.
-    fn own_name(&self) -> Option<Arc<str>> {
+    fn own_name(&self) -> Option<EcoString> {
         None
     }
 

@@ -228,9 +228,8 @@ pub(crate) struct Meter(Arc<Instruments>);
 struct Instruments {
     settings: Metrics,
     labels: Vec<Label>,
-    /// With what was written so far. Only what is added is, so that nodes of one process may share a
-    /// counter, and one that is started again goes on with it.
-    /// In the order of [`COUNTED`], with what was written last.
+    /// In the order of [`COUNTED`], with what was written so far. Only what is added is, so that nodes of one
+    /// process may share a counter, and one that is started again goes on with it.
     counters: Vec<(Counter, AtomicU64)>,
     gauges: Vec<(Gauge, ReadGauge)>,
     members: Vec<Gauge>,

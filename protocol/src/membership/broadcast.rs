@@ -16,13 +16,12 @@ use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::growth;
 use crate::node::Node;
 use crate::wire::Dialect;
 
-/// The queue grows by this part of its length,
-const GROWTH: usize = 8;
-/// and by so many items.
-const LEAST_GROWTH: usize = 32;
+/// Places that an almost empty queue may keep.
+const KEPT_PLACES: usize = 64;
 
 /// The order in which items are taken: transmissions, then larger, then newer first.
 type Rank = (u32, Reverse<u32>, Reverse<u64>);
@@ -51,7 +50,7 @@ impl<K: fmt::Debug> fmt::Debug for Relation<K> {
 }
 
 /// One message in each format in which it is to be sent: encoded once, or an announcement that is written
-/// from the node's record, which costs no more than to copy it, and no memory.
+/// from the node's record, which takes no memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Encoded(Content);
 
@@ -276,8 +275,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         self.next_id += 1;
         self.bytes += encoded.len();
         if self.items.len() == self.items.capacity() {
-            // Doubling would leave half of it unused.
-            self.items.reserve_exact(self.items.len() / GROWTH + LEAST_GROWTH);
+            self.items.reserve_exact(growth(self.items.len()));
         }
         let item = Item { encoded, relation, transmits: 0, id: self.next_id, tag };
         let (rank, at) = (item.rank(), self.items.insert(item) as u32);
@@ -411,6 +409,10 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         for at in self.again.drain(..) {
             self.order.insert(self.items[at as usize].rank(), at);
         }
+        if self.items.capacity() > 4 * self.items.len() + KEPT_PLACES {
+            // A crowd has gone by, and something always waits.
+            self.items.shrink_to_fit();
+        }
         used
     }
 
@@ -507,6 +509,20 @@ mod tests {
         assert_eq!(take(&mut queue, 100, 3), (vec![7], vec![7]));
         assert_eq!(take(&mut queue, 100, 3), (vec![], vec![]));
         assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_by_keeps_no_memory_though_something_always_waits() {
+        let mut queue = Queue::new(0);
+        for i in 0..10_000 {
+            named(&mut queue, &i.to_string(), 10, i % 200);
+        }
+        assert!(queue.items.capacity() >= 10_000);
+        while queue.len() > 1 {
+            take(&mut queue, 1000, 1);
+            named(&mut queue, "another", 10, 1);
+        }
+        assert!(queue.items.capacity() <= 4 + KEPT_PLACES, "{}", queue.items.capacity());
     }
 
     #[test]

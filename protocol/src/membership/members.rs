@@ -18,6 +18,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::digest::ViewDigest;
 use super::event::{Death, Member};
+use super::growth;
 use super::suspicion::Suspicion;
 use crate::node::{Node, NodeState};
 
@@ -85,11 +86,6 @@ impl Record {
         }
     }
 }
-
-/// The table grows by this part of its length,
-const GROWTH: usize = 8;
-/// and by so many records.
-const LEAST_GROWTH: usize = 8;
 
 /// All records.
 #[derive(Debug)]
@@ -172,8 +168,7 @@ impl Members {
         let last = self.ring.len();
         let at = rng.random_range(0..=last);
         if last == self.ring.capacity() {
-            // Doubling would leave half of the largest thing that a node holds unused.
-            self.ring.reserve_exact(last / GROWTH + LEAST_GROWTH);
+            self.ring.reserve_exact(growth(last));
         }
         self.ring.push(record);
         // Who was there moves to the end.

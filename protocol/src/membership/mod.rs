@@ -115,7 +115,7 @@ pub const MAX_INCARNATION_JUMP: u32 = 1 << 20;
 /// holds; one more is dropped and counted.
 const MAX_WAITING_MESSAGES: usize = 4096;
 /// Events for which there is memory while none waits.
-const KEPT_EVENTS: usize = 4;
+const KEPT_EVENTS: usize = 8;
 
 /// What a machine is waiting for or has not done yet, in numbers. Each is bounded, but for the
 /// exchanges of joins that its owner asks for, and those joins that wait.
@@ -759,6 +759,12 @@ impl Membership {
 }
 
 /// An announcement that borrows from a record.
+/// By how much the largest things that a node holds grow: by an eighth, since doubling would leave half of
+/// them unused.
+fn growth(len: usize) -> usize {
+    len / 8 + 16
+}
+
 fn alive_of(node: &Node, incarnation: u32) -> Alive<'_> {
     Alive {
         incarnation,

@@ -19,7 +19,8 @@ use super::members::Record;
 use super::suspicion::{Suspicion, SuspicionPlan};
 use super::timer::Timer;
 use super::{
-    Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of, scale,
+    Application, Event, MAX_INCARNATION, MAX_INCARNATION_JUMP, Membership, OperationId, alive_of,
+    scale,
 };
 use rand::RngExt;
 
@@ -158,7 +159,7 @@ impl Membership {
             Some(position) => (position, Some(node)),
             None => {
                 self.tombstones.remove(alive.node);
-                let record = Record::new(self.app.share(node), 0, NodeState::Dead, now);
+                let record = Record::new(share(&mut *self.app, node), 0, NodeState::Dead, now);
                 (self.members.insert(record, &mut self.rng), None)
             }
         };
@@ -173,7 +174,7 @@ impl Membership {
         // Another process may be there now.
         record.native &= was.is_live() && canonical(alive.addr) == record.node.addr;
         if let Some(node) = news.filter(|node| *node != *record.node) {
-            record.node = self.app.share(node);
+            record.node = share(&mut *self.app, node);
         }
         record.death = None;
         let node = Arc::clone(&record.node);
@@ -434,6 +435,13 @@ impl Membership {
             }
         }
     }
+}
+
+/// The record to keep. The table finds it by its name, so that must be the same.
+fn share(app: &mut dyn Application, node: Node) -> Arc<Node> {
+    let id = node.id.clone();
+    let shared = app.share(node);
+    if shared.id == id { shared } else { Arc::new(Node { id, ..(*shared).clone() }) }
 }
 
 fn to_node(alive: &Alive<'_>) -> Option<Node> {

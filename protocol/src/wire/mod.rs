@@ -28,7 +28,7 @@ use crate::message::Message;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum WireFormat {
-    /// This library's own: bincode bodies, extensible, with a format byte and a version.
+    /// This library's own: bodies as bincode writes them, extensible, with a format byte and a version.
     #[default]
     Native,
     /// That of HashiCorp's Go memberlist: what Serf, Consul and Nomad speak in their gossip pools.

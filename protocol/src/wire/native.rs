@@ -1,6 +1,6 @@
 //! The bodies of the native format, and the framing of packet parts.
 //!
-//! A body is a private struct below, its fields as `fields` writes them; `docs/WIRE.md` states those
+//! A body is a struct in `bodies`, its fields as `fields` writes them; `docs/WIRE.md` states those
 //! bytes. Every decoding borrows from its input: it allocates nothing, whatever the lengths in the input
 //! say. Bytes after a known body are ignored, and so are unknown bits in a `flags` field, which is how
 //! later versions add to a message.

@@ -33,7 +33,7 @@ const VALID_SINCE: Duration = Duration::from_secs(3600);
 ///     ca.cert_pem().as_bytes(),
 /// )?
 /// .bind_names(true)?;
-/// assert_eq!(tls.bound_name().unwrap().as_ref(), "node-1");
+/// assert_eq!(tls.bound_name().unwrap(), "node-1");
 /// # }
 /// # Ok::<(), memberlist_transport_quic::TlsError>(())
 /// ```

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memberlist_transport::EcoString;
+
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use ring::hmac;
 use rustls::client::Resumption;
@@ -112,9 +114,9 @@ pub enum TlsError {
     #[error("the certificate is {found}'s, and the one in use is {bound}'s")]
     OtherName {
         /// The name in the new certificate.
-        found: Arc<str>,
+        found: EcoString,
         /// The name in the certificate in use.
-        bound: Arc<str>,
+        bound: EcoString,
     },
     /// The cryptography given has no cipher suite that QUIC starts with (TLS 1.3 with AES-128-GCM).
     #[error("QUIC needs TLS 1.3 with AES-128-GCM: {0}")]
@@ -152,7 +154,7 @@ pub struct TlsConfig {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     /// The name in this node's certificate.
-    own_name: Option<Arc<str>>,
+    own_name: Option<EcoString>,
     binds_names: bool,
     /// Whether the client side checks the server's name by itself.
     checks_server_name: bool,
@@ -337,7 +339,7 @@ impl TlsConfig {
     }
 
     /// The name in this node's own certificate, if it is known and names are bound.
-    pub fn bound_name(&self) -> Option<&Arc<str>> {
+    pub fn bound_name(&self) -> Option<&EcoString> {
         self.own_name.as_ref().filter(|_| self.binds_names)
     }
 

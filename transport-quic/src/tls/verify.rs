@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use memberlist_transport::EcoString;
+
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{
@@ -88,7 +90,7 @@ impl ServerCertVerifier for ClusterVerifier {
 }
 
 /// The first DNS name among the subject alternative names.
-pub(crate) fn name_of(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+pub(crate) fn name_of(certificate: &CertificateDer<'_>) -> Option<EcoString> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    certificate.valid_dns_names().next().map(Arc::from)
+    certificate.valid_dns_names().next().map(EcoString::from)
 }

@@ -344,3 +344,95 @@ impl IpBytes {
         AddrBody { ip: &self.bytes[..self.len], port }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bincode::Encode;
+    use bincode::config::standard;
+    use proptest::prelude::*;
+
+    use super::super::fields::BODY_LIMIT;
+    use super::super::fields::tests::meant;
+    use super::*;
+
+    /// The bodies as bincode derives them.
+    type Addr = (Vec<u8>, u16);
+    type Ping = (u32, String, Option<(String, Addr)>);
+    type IndirectPing = (u32, u8, String, Addr, Option<(String, Addr)>);
+    type NodeState = (u8, u32, u8, String, Addr, Vec<u8>, Vec<u8>);
+    type Broadcast = (u32, u64, u8, u8, String, Vec<u8>);
+
+    /// Ours is read and written again, as bincode reads and writes it.
+    macro_rules! same {
+        ($bytes:expr, $ours:ident, $theirs:ty) => {{
+            let bytes: &[u8] = $bytes;
+            let mut fields = Fields(bytes);
+            let ours = $ours::read(&mut fields).map(|body| {
+                let mut out = Vec::new();
+                body.write(&mut out);
+                assert_eq!(body.len(), out.len());
+                out
+            });
+            let theirs = bincode::decode_from_slice::<$theirs, _>(
+                bytes,
+                standard().with_limit::<BODY_LIMIT>(),
+            )
+            .map_err(|error| meant(&error))
+            .map(|(body, used)| (bincode::encode_to_vec(body, standard()).unwrap(), used));
+            prop_assert_eq!(
+                ours.map(|out| (out, bytes.len() - fields.0.len())),
+                theirs,
+                "{}",
+                stringify!($ours)
+            );
+        }};
+    }
+
+    fn addr() -> impl Strategy<Value = Addr> {
+        (prop::collection::vec(any::<u8>(), 0..18), any::<u16>())
+    }
+
+    fn damaged<T: Encode + std::fmt::Debug>(
+        honest: impl Strategy<Value = T>,
+    ) -> impl Strategy<Value = Vec<u8>> {
+        let change =
+            prop::option::of((any::<prop::sample::Index>(), prop_oneof![any::<u8>(), 245_u8..]));
+        let cut = prop::option::of(any::<prop::sample::Index>());
+        (honest, change, cut).prop_map(|(body, change, cut)| {
+            let mut bytes = bincode::encode_to_vec(body, standard()).unwrap();
+            if let Some((at, byte)) = change {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(at) = cut {
+                bytes.truncate(at.index(bytes.len()));
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn bodies_are_what_bincode_makes_of_them(
+            ping in damaged::<Ping>((any::<u32>(), ".{0,40}", prop::option::of((".{0,40}", addr())))),
+            indirect in damaged::<IndirectPing>((
+                any::<u32>(), any::<u8>(), ".{0,40}", addr(), prop::option::of((".{0,40}", addr())),
+            )),
+            state in damaged::<NodeState>((
+                any::<u8>(), any::<u32>(), any::<u8>(), ".{0,300}", addr(),
+                prop::collection::vec(any::<u8>(), 0..520), prop::collection::vec(any::<u8>(), 0..8),
+            )),
+            accusation in damaged::<(u32, String, String)>((any::<u32>(), ".{0,40}", ".{0,40}")),
+            broadcast in damaged::<Broadcast>((
+                any::<u32>(), any::<u64>(), any::<u8>(), any::<u8>(), ".{0,40}",
+                prop::collection::vec(any::<u8>(), 0..400),
+            )),
+        ) {
+            same!(&ping, PingBody, Ping);
+            same!(&indirect, IndirectPingBody, IndirectPing);
+            same!(&state, NodeStateBody, NodeState);
+            same!(&accusation, AccusationBody, (u32, String, String));
+            same!(&broadcast, BroadcastBody, Broadcast);
+        }
+    }
+}
