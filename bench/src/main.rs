@@ -58,7 +58,7 @@ struct ClusterFlags {
     #[arg(long, value_delimiter = ',', default_values_t = [50, 100, 200, 500, 1000], value_parser = parse_nodes)]
     nodes: Vec<usize>,
     /// Runs of each library at each size.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     runs: u64,
     /// Whether nodes encrypt: with AES-128-GCM, kinship with XChaCha20-Poly1305.
     #[arg(long, value_enum, default_value_t = Secured::Plain)]
@@ -67,13 +67,13 @@ struct ClusterFlags {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = PartFlag::ALL)]
     parts: Vec<PartFlag>,
     /// Seconds that idle nodes are measured.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     idle_s: u64,
     /// Seconds between the mass join and that.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=86_400))]
     settle_s: u64,
     /// Seconds after which a part counts as not done.
-    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     limit_s: u64,
     /// Joins under way at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
@@ -142,8 +142,8 @@ impl PartFlag {
 
 fn parse_nodes(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(nodes @ 2..=5000) => Ok(nodes),
-        _ => Err("between 2 and 5000 nodes".into()),
+        Ok(nodes @ 2..=4000) => Ok(nodes),
+        _ => Err("between 2 and 4000 nodes".into()),
     }
 }
 
@@ -174,12 +174,16 @@ fn packets(rounds: u16) -> Result<(), String> {
 }
 
 fn cluster(flags: &ClusterFlags) -> Result<(), String> {
-    let mut parts: Vec<_> = flags.parts.iter().filter_map(|part| part.part()).collect();
-    parts.sort();
-    parts.dedup();
+    if flags.parts.len() > 1 && flags.parts.contains(&PartFlag::None) {
+        return Err("--parts: none beside others".into());
+    }
+    let parts = sorted(flags.parts.iter().filter_map(|part| part.part()));
+    if parts.contains(&Part::Restart) && !parts.iter().any(|part| part.ends_nodes()) {
+        return Err("--parts: restart needs kill or leave before it".into());
+    }
     let plan = Plan {
-        libraries: flags.only.clone(),
-        nodes: flags.nodes.clone(),
+        libraries: sorted(flags.only.iter().copied()),
+        nodes: sorted(flags.nodes.iter().copied()),
         encrypted: flags.secured.encrypted(),
         runs: flags.runs,
         seed: flags.seed,
@@ -192,21 +196,36 @@ fn cluster(flags: &ClusterFlags) -> Result<(), String> {
             broadcast_bytes: flags.broadcast_bytes.into(),
         },
     };
-    let report = plan.carry_out()?;
+    let outputs = Outputs { json: flags.json.clone(), plot: flags.plot.clone() };
+    let report = plan.carry_out(|report| outputs.save(report))?;
+    let saved = outputs.save(&report);
+    // The tables are shown though nothing could be saved, and it is saved though nobody reads them.
     write!(std::io::stdout(), "{}", report.tables()).map_err(|error| error.to_string())?;
-    save(flags, &report)
+    saved
 }
 
-fn save(flags: &ClusterFlags, report: &Report) -> Result<(), String> {
-    let write = |path: &PathBuf, text: String| {
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    if let Some(path) = &flags.json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-        write(path, json)?;
+/// Each once, in order.
+fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
+/// Where a report goes beside standard output.
+struct Outputs {
+    json: Option<PathBuf>,
+    plot: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Writes all that has been found so far.
+    fn save(&self, report: &Report) -> Result<(), String> {
+        let write = |path: &PathBuf, text: String| {
+            std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let json = self.json.as_ref().map_or(Ok(()), |path| {
+            let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+            write(path, json)
+        });
+        let plot = self.plot.as_ref().map_or(Ok(()), |path| write(path, plot::draw(report)?));
+        json.and(plot)
     }
-    if let Some(path) = &flags.plot {
-        write(path, plot::draw(report)?)?;
-    }
-    Ok(())
 }

@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,9 +22,10 @@ import (
 // fleet is many nodes in one process, driven by the lines of the side-by-side benchmark: what its commands
 // and answers mean is told by bench/fleet/src/protocol.rs.
 type fleet struct {
-	slots     []slot
-	encrypted bool
-	news      news
+	slots      []slot
+	encrypted  bool
+	news       news
+	broadcasts uint64
 }
 
 // slot is a place for a node: it keeps its name and address when it ends and starts again.
@@ -66,13 +70,12 @@ func runFleet(in io.Reader, out io.Writer) error {
 		return err
 	}
 	fleet := &fleet{news: news{deaths: map[string]map[int]time.Time{}, gone: map[string]bool{}}}
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
+	for line := range commandLines(in) {
 		var command fleetCommand
-		if err := json.Unmarshal(lines.Bytes(), &command); err != nil {
-			return err
+		answer, err := fleetAnswer{}, json.Unmarshal(line, &command)
+		if err == nil {
+			answer, err = fleet.obey(command)
 		}
-		answer, err := fleet.obey(command)
 		if err != nil {
 			answer.Error = err.Error()
 		}
@@ -84,7 +87,21 @@ func runFleet(in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
-	return lines.Err()
+	return nil
+}
+
+// commandLines are the lines of the input. The process ends with them, in the middle of a command too:
+// whoever drives it is gone then.
+func commandLines(in io.Reader) <-chan []byte {
+	lines := make(chan []byte)
+	go func() {
+		scanner := bufio.NewScanner(in)
+		for scanner.Scan() {
+			lines <- append([]byte{}, scanner.Bytes()...)
+		}
+		os.Exit(0)
+	}()
+	return lines
 }
 
 func libraryVersion() string {
@@ -111,8 +128,14 @@ func (f *fleet) obey(command fleetCommand) (fleetAnswer, error) {
 			return fleetAnswer{}, err
 		}
 	}
+	if command.Command != "create" && len(f.slots) == 0 {
+		return fleetAnswer{}, fmt.Errorf("%s: there are no nodes", command.Command)
+	}
 	switch command.Command {
 	case "create":
+		if count < 2 || len(f.slots) > 0 {
+			return fleetAnswer{}, errors.New("create: once, and at least two nodes")
+		}
 		return f.create(count, command.Encrypted)
 	case "join":
 		for number := 1; number < len(f.slots); number++ {
@@ -126,7 +149,7 @@ func (f *fleet) obey(command fleetCommand) (fleetAnswer, error) {
 	case "leave":
 		return f.leave(numbers, deadline)
 	case "restart":
-		return f.restart(command.InFlight, deadline)
+		return f.restart(command.InFlight, time.Duration(command.LimitMs)*time.Millisecond)
 	default:
 		return fleetAnswer{}, fmt.Errorf("unknown command %q", command.Command)
 	}
@@ -226,11 +249,8 @@ func (f *fleet) awaitViews(deadline time.Time) int {
 func (f *fleet) broadcast(length int, deadline time.Time) (fleetAnswer, error) {
 	began, others := time.Now(), len(f.running())-1
 	f.news.awaitBroadcast(length)
-	payload := make([]byte, length)
-	for i := range payload {
-		payload[i] = 'x'
-	}
-	f.slots[0].relay.send(payload)
+	f.broadcasts++
+	f.slots[0].relay.send(randomPayload(length, f.broadcasts))
 	for f.news.receiptCount() < others && time.Now().Before(deadline) {
 		time.Sleep(fleetLookEvery)
 	}
@@ -239,6 +259,16 @@ func (f *fleet) broadcast(length int, deadline time.Time) (fleetAnswer, error) {
 		answer.TookMs = f.news.lastReceipt(began)
 	}
 	return answer, nil
+}
+
+// randomPayload is bytes that cannot be compressed, the same that the other fleets send.
+func randomPayload(length int, state uint64) []byte {
+	payload := make([]byte, length)
+	for i := range payload {
+		state = state*6364136223846793005 + 1442695040888963407
+		payload[i] = byte(state >> 56)
+	}
+	return payload
 }
 
 // take takes these out; from now on they are gone.
@@ -250,6 +280,9 @@ func (f *fleet) take(numbers []int) (map[int]*memberlist.Memberlist, error) {
 		}
 	}
 	for _, number := range numbers {
+		if f.slots[number].node == nil {
+			continue
+		}
 		f.news.setGone(fleetName(number), true)
 		nodes[number] = f.slots[number].node
 		f.slots[number].node = nil
@@ -263,7 +296,7 @@ func (f *fleet) kill(numbers []int, deadline time.Time) (fleetAnswer, error) {
 	if err != nil {
 		return fleetAnswer{}, err
 	}
-	atOnce(numbers, len(numbers), func(number int) error { return nodes[number].Shutdown() })
+	atOnce(keys(nodes), len(numbers), func(number int) error { return nodes[number].Shutdown() })
 	others := len(f.running())
 	allKnow := func() bool {
 		for _, number := range numbers {
@@ -295,7 +328,7 @@ func (f *fleet) leave(numbers []int, deadline time.Time) (fleetAnswer, error) {
 	if err != nil {
 		return fleetAnswer{}, err
 	}
-	failed := atOnce(numbers, len(numbers), func(number int) error {
+	failed := atOnce(keys(nodes), len(numbers), func(number int) error {
 		left := nodes[number].Leave(leaveLimit)
 		if err := nodes[number].Shutdown(); err != nil {
 			return err
@@ -306,8 +339,7 @@ func (f *fleet) leave(numbers []int, deadline time.Time) (fleetAnswer, error) {
 	return fleetAnswer{TookMs: took(began, missing), Failed: failed, Missing: missing}, nil
 }
 
-func (f *fleet) restart(inFlight int, deadline time.Time) (fleetAnswer, error) {
-	began := time.Now()
+func (f *fleet) restart(inFlight int, limit time.Duration) (fleetAnswer, error) {
 	var gone []int
 	for number := range f.slots {
 		if f.slots[number].node == nil {
@@ -318,7 +350,7 @@ func (f *fleet) restart(inFlight int, deadline time.Time) (fleetAnswer, error) {
 			gone = append(gone, number)
 		}
 	}
-	return f.join(gone, inFlight, began, deadline)
+	return f.join(gone, inFlight, time.Now(), time.Now().Add(limit))
 }
 
 // atOnce does this with each, so many at once, and tells how often it failed. What failed is said on the
@@ -342,6 +374,10 @@ func atOnce(numbers []int, inFlight int, each func(int) error) int {
 	}
 	tasks.Wait()
 	return failed
+}
+
+func keys(nodes map[int]*memberlist.Memberlist) []int {
+	return slices.Collect(maps.Keys(nodes))
 }
 
 func since(began time.Time) *float64 {

@@ -21,6 +21,7 @@ pub struct Fleet<I: Implementation> {
     encrypted: bool,
     slots: Vec<Slot<I::Node>>,
     news: Arc<News>,
+    broadcasts: u64,
 }
 
 /// A place for a node: it keeps its name and address when it ends and starts again.
@@ -41,7 +42,8 @@ fn millis(time: Duration) -> f64 {
 impl<I: Implementation> Fleet<I> {
     /// Without nodes.
     pub fn new(implementation: I) -> Self {
-        Self { implementation, encrypted: false, slots: Vec::new(), news: Arc::default() }
+        let (slots, news) = (Vec::new(), Arc::default());
+        Self { implementation, encrypted: false, slots, news, broadcasts: 0 }
     }
 
     /// Does it, and tells what came of it.
@@ -124,12 +126,13 @@ impl<I: Implementation> Fleet<I> {
         }
     }
 
-    async fn broadcast(&self, bytes: usize, limit: Duration) -> Result<Answer, String> {
+    async fn broadcast(&mut self, bytes: usize, limit: Duration) -> Result<Answer, String> {
         let (began, others) = (Instant::now(), self.running_count().saturating_sub(1));
         self.news.await_broadcast(bytes);
         let seed = self.slots.first().and_then(|slot| slot.node.as_ref());
         let seed = seed.ok_or("broadcast: there are no nodes")?;
-        seed.broadcast(vec![b'x'; bytes]).await?;
+        self.broadcasts += 1;
+        seed.broadcast(payload(bytes, self.broadcasts)).await?;
         wait_until(limit, || self.news.receipts().0 >= others).await;
         let (have, last) = self.news.receipts();
         let missing = others.saturating_sub(have);
@@ -210,6 +213,16 @@ impl<I: Implementation> Fleet<I> {
         };
         Ok(numbers.iter().filter_map(take).collect())
     }
+}
+
+/// Bytes that cannot be compressed, different for each broadcast: Knuth's generator of MMIX, its top byte.
+fn payload(bytes: usize, mut state: u64) -> Vec<u8> {
+    let next = |_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(next).collect()
 }
 
 fn took(began: Instant, missing: usize) -> Option<f64> {

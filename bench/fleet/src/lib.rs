@@ -107,21 +107,30 @@ pub fn serve<I: Implementation>(implementation: I) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut fleet = Fleet::new(implementation);
-    for line in std::io::stdin().lock().lines() {
-        let command = match line.map_err(|e| e.to_string()).and_then(|line| parse(&line)) {
-            Ok(command) => command,
-            Err(error) => {
-                tell(&Answer::failed(error));
-                return ExitCode::FAILURE;
-            }
+    for line in commands() {
+        let answer = match parse(&line) {
+            Ok(command) => runtime.block_on(fleet.obey(command)),
+            Err(error) => Answer::failed(error),
         };
-        let answer = runtime.block_on(fleet.obey(command));
         if !tell(&answer) {
-            return ExitCode::FAILURE;
+            break;
         }
     }
-    // Nodes end with their process.
-    ExitCode::SUCCESS
+    ExitCode::FAILURE
+}
+
+/// The lines of standard input. The process ends with them, in the middle of a command too: whoever drives
+/// it is gone then.
+fn commands() -> std::sync::mpsc::Receiver<String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            // Nobody listens any more when nobody reads the answers.
+            let _ = sender.send(line);
+        }
+        std::process::exit(0);
+    });
+    receiver
 }
 
 fn parse(line: &str) -> Result<Command, String> {

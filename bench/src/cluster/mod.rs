@@ -43,52 +43,67 @@ impl Plan {
     /// The libraries take turns, run by run, so that what changes on the machine meanwhile meets all of
     /// them.
     ///
+    /// `keep` gets what has been found so far, at the beginning and after each size.
+    ///
     /// # Errors
-    /// If the machine has no room for it, or nothing can be compared.
-    pub fn carry_out(mut self) -> Result<Report, String> {
+    /// If the machine has no room for it, or nothing can be compared, or it cannot be kept.
+    pub fn carry_out(
+        mut self,
+        mut keep: impl FnMut(&Report) -> Result<(), String>,
+    ) -> Result<Report, String> {
         let largest = self.nodes.iter().copied().max().unwrap_or_default();
         Limits::of_this_process()?.check(largest)?;
-        let (programs, mut absent) = self.programs();
+        let empty = |plan: &Self, absent| Report {
+            plan: plan.clone(),
+            machine: Machine::here(),
+            versions: BTreeMap::new(),
+            absent,
+            cases: Vec::new(),
+        };
+        // What cannot be kept is told before hours of work.
+        keep(&empty(&self, BTreeMap::new()))?;
+        let (programs, absent) = self.programs();
         self.libraries.retain(|library| programs.contains_key(library));
         if self.libraries.is_empty() {
-            return Err("no library is left to be measured".into());
+            let all: Vec<_> =
+                absent.iter().map(|(library, why)| format!("{library}: {why}")).collect();
+            return Err(format!("no library is left to be measured; {}", all.join("; ")));
         }
+        let mut report = empty(&self, absent);
         let bar = bar(self.total_runs());
-        let mut versions = BTreeMap::new();
-        let mut cases = Vec::new();
         for (nodes, encrypted) in self.sizes() {
             let mut runs = vec![Vec::new(); self.libraries.len()];
             for number in 0..self.runs {
                 for (runs, library) in runs.iter_mut().zip(&self.libraries) {
-                    let seed = self.seed + number;
+                    let seed = self.seed.wrapping_add(number);
                     let said = |part: &str| {
                         bar.set_message(format!("{library}, {nodes} nodes: {part}"));
                     };
-                    match Worker::start(&programs[library]) {
+                    let scenario = self.scenario.of(*library);
+                    let run = match Worker::start(&programs[library]) {
                         Ok(mut worker) => {
-                            versions.insert(*library, worker.hello.version.clone());
-                            let run = self.scenario.run(&mut worker, nodes, encrypted, seed, said);
-                            let line = report::line(*library, nodes, encrypted, &run);
-                            // An error means that nobody reads.
-                            bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
-                            runs.push(run);
+                            report.versions.insert(*library, worker.hello.version.clone());
+                            scenario.run(&mut worker, nodes, encrypted, seed, said)
                         }
-                        Err(error) => {
-                            absent.insert(*library, error);
-                        }
-                    }
+                        Err(error) => scenario.not_run(seed, error),
+                    };
+                    let line = report::line(*library, nodes, encrypted, &run);
+                    // An error means that nobody reads.
+                    bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
+                    runs.push(run);
                     bar.inc(1);
                 }
             }
-            cases.extend(self.libraries.iter().zip(runs).map(|(library, runs)| Case {
+            report.cases.extend(self.libraries.iter().zip(runs).map(|(library, runs)| Case {
                 library: *library,
                 nodes,
                 encrypted,
                 runs,
             }));
+            keep(&report)?;
         }
         bar.finish_and_clear();
-        Ok(Report { plan: self, machine: Machine::here(), versions, absent, cases })
+        Ok(report)
     }
 
     fn sizes(&self) -> Vec<(usize, bool)> {

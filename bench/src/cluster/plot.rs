@@ -11,7 +11,7 @@ type Drawn = (&'static str, &'static str, fn(&Run) -> Vec<Option<f64>>);
 
 const DRAWN: &[Drawn] = &[
     ("Mass join until all views are complete", "seconds", |run| {
-        run.join.map(|step| step.took_s).into_iter().collect()
+        vec![run.join.and_then(|step| step.took_s)]
     }),
     ("Idle: processor time of a node", "% of a core", |run| {
         run.idle.map(|idle| Some(idle.processor_percent)).into_iter().collect()

@@ -66,6 +66,8 @@ impl Programs {
         let root = bench.parent().unwrap_or(bench).to_owned();
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        // The builds run in other folders.
+        let target = std::path::absolute(&target).unwrap_or(target);
         Self { target: target.join("bench-peers"), root }
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Plan;
 use super::programs::Library;
-use super::scenario::Run;
+use super::scenario::{Detection, Idle, Part, Run, Step};
 
 /// Everything that a comparison found.
 #[derive(Debug, Serialize)]
@@ -89,86 +89,60 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    Row {
-        what: "mass join",
-        unit: "s",
-        decimals: 2,
-        of: |run| one(run.join.map(|step| step.took_s)),
-    },
-    Row {
-        what: "its processor time",
-        unit: "s",
-        decimals: 2,
-        of: |run| some(run.join.and(run.join_processor_s)),
-    },
-    Row {
-        what: "memory of a node then",
-        unit: "kB",
-        decimals: 0,
-        of: |run| some(run.node_bytes_joined.map(|bytes| bytes / 1e3)),
-    },
-    Row {
-        what: "idle: processor time of a node",
-        unit: "% of a core",
-        decimals: 4,
-        of: |run| some(run.idle.map(|idle| idle.processor_percent)),
-    },
-    Row {
-        what: "idle: datagrams of a node",
-        unit: "1/s",
-        decimals: 1,
-        of: |run| some(run.idle.map(|idle| idle.datagrams_per_s)),
-    },
-    Row {
-        what: "idle: bytes of a node",
-        unit: "B/s",
-        decimals: 0,
-        of: |run| some(run.idle.map(|idle| idle.bytes_per_s)),
-    },
-    Row {
-        what: "idle: memory of a node",
-        unit: "kB",
-        decimals: 0,
-        of: |run| some(run.idle.map(|idle| idle.node_bytes / 1e3)),
-    },
-    Row {
-        what: "broadcast to all",
-        unit: "s",
-        decimals: 3,
-        of: |run| one(run.broadcast.map(|step| step.took_s)),
-    },
-    Row {
-        what: "killed: first detection",
-        unit: "s",
-        decimals: 2,
-        of: |run| run.kill.as_ref().map(|kill| kill.first_s.clone()).unwrap_or_default(),
-    },
-    Row {
-        what: "killed: last detection",
-        unit: "s",
-        decimals: 2,
-        of: |run| run.kill.as_ref().map(|kill| kill.last_s.clone()).unwrap_or_default(),
-    },
-    Row {
-        what: "10 % leave",
-        unit: "s",
-        decimals: 2,
-        of: |run| one(run.leave.map(|step| step.took_s)),
-    },
-    Row {
-        what: "all that are gone return",
-        unit: "s",
-        decimals: 2,
-        of: |run| one(run.restart.map(|step| step.took_s)),
-    },
+    row("mass join", "s", 2, |run| joined(run, run.join.and_then(|step| step.took_s))),
+    row("its processor time", "s", 2, |run| joined(run, run.join_processor_s)),
+    row("memory of a node then", "kB", 0, |run| joined(run, run.node_bytes_joined.map(kilo))),
+    row("idle: processor time of a node", "% of a core", 4, |run| {
+        idle(run, |idle| idle.processor_percent)
+    }),
+    row("idle: datagrams of a node", "1/s", 1, |run| idle(run, |idle| idle.datagrams_per_s)),
+    row("idle: bytes of a node", "B/s", 0, |run| idle(run, |idle| idle.bytes_per_s)),
+    row("idle: memory of a node", "kB", 0, |run| idle(run, |idle| kilo(idle.node_bytes))),
+    row("broadcast to all", "s", 3, |run| step(run, Part::Broadcast, run.broadcast)),
+    row("killed: first detection", "s", 2, |run| killed(run, |kill| &kill.first_s)),
+    row("killed: last detection", "s", 2, |run| killed(run, |kill| &kill.last_s)),
+    row("10 % leave", "s", 2, |run| step(run, Part::Leave, run.leave)),
+    row("all that are gone return", "s", 2, |run| step(run, Part::Restart, run.restart)),
 ];
 
-fn one(figure: Option<Option<f64>>) -> Vec<Option<f64>> {
-    figure.into_iter().collect()
+const fn row(
+    what: &'static str,
+    unit: &'static str,
+    decimals: usize,
+    of: fn(&Run) -> Vec<Option<f64>>,
+) -> Row {
+    Row { what, unit, decimals, of }
 }
 
-fn some(figure: Option<f64>) -> Vec<Option<f64>> {
-    figure.into_iter().map(Some).collect()
+fn kilo(bytes: f64) -> f64 {
+    bytes / 1e3
+}
+
+/// A figure of the mass join, which every run has: none if the views were never complete.
+fn joined(run: &Run, figure: Option<f64>) -> Vec<Option<f64>> {
+    let is_complete = run.join.is_some_and(|step| step.took_s.is_some());
+    vec![figure.filter(|_| is_complete)]
+}
+
+/// What a part found; none if it was not reached, and nothing if it was not asked for.
+fn of_part(run: &Run, part: Part, found: Option<Vec<Option<f64>>>) -> Vec<Option<f64>> {
+    match found {
+        Some(figures) => figures,
+        None if run.not_reached.contains(&part) => vec![None],
+        None => Vec::new(),
+    }
+}
+
+fn idle(run: &Run, of: fn(&Idle) -> f64) -> Vec<Option<f64>> {
+    of_part(run, Part::Idle, run.idle.map(|idle| vec![Some(of(&idle))]))
+}
+
+fn step(run: &Run, part: Part, found: Option<Step>) -> Vec<Option<f64>> {
+    of_part(run, part, found.map(|step| vec![step.took_s]))
+}
+
+fn killed(run: &Run, of: fn(&Detection) -> &Vec<Option<f64>>) -> Vec<Option<f64>> {
+    of_part(run, Part::Kill, run.kill.as_ref().map(|kill| of(kill).clone()))
 }
 
 /// Figures in order; those that were not reached are the largest.
@@ -213,7 +187,7 @@ impl Report {
         let has_peers = cases.iter().any(|case| case.library.is_peer());
         let has_net = cases.iter().any(|case| case.library == Library::Net);
         let ratio = has_peers && has_net;
-        let _ = write!(text, "| {:<30} | {:<11} |", "median (least to most)", "");
+        let _ = write!(text, "| {:<31} | {:<11} |", "median (least to most)", "");
         for case in cases {
             let _ = write!(text, " {:>22} |", case.library);
         }
@@ -225,7 +199,7 @@ impl Report {
             if figures.iter().all(Vec::is_empty) {
                 continue;
             }
-            let _ = write!(text, "| {:<30} | {:<11} |", row.what, row.unit);
+            let _ = write!(text, "| {:<31} | {:<11} |", row.what, row.unit);
             for figures in &figures {
                 let _ = write!(text, " {:>22} |", cell(row, figures));
             }
@@ -235,7 +209,7 @@ impl Report {
             text.push('\n');
         }
         let mut count = |what: &str, of: fn(&Run) -> usize| {
-            let _ = write!(text, "| {what:<30} | {:<11} |", "");
+            let _ = write!(text, "| {what:<31} | {:<11} |", "");
             for case in cases {
                 let _ = write!(text, " {:>22} |", case.runs.iter().map(of).sum::<usize>());
             }
@@ -287,7 +261,8 @@ pub fn line(library: Library, nodes: usize, encrypted: bool, run: &Run) -> Strin
         let figures: Vec<_> =
             (row.of)(run).into_iter().map(|f| f.unwrap_or(f64::INFINITY)).collect();
         if let Some(worst) = figures.iter().copied().max_by(f64::total_cmp) {
-            let _ = write!(text, "  {} {} {}", row.what, cell(row, &[worst]), row.unit);
+            let unit = if worst.is_finite() { row.unit } else { "" };
+            let _ = write!(text, "  {} {} {unit}", row.what, cell(row, &[worst]));
         }
     }
     let (failed, dead) = (failures(run), run.false_deaths);
@@ -303,7 +278,7 @@ pub fn line(library: Library, nodes: usize, encrypted: bool, run: &Run) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::scenario::{Detection, Scenario, Step};
+    use crate::cluster::scenario::Scenario;
 
     fn step(took_s: Option<f64>) -> Step {
         Step { took_s, failed: 0, missing: 0 }
@@ -354,6 +329,12 @@ mod tests {
         assert!(join.ends_with("0.25 |"), "{join}");
         assert!(tables.contains("go: NOT MEASURED, there is no go here"), "{tables}");
         assert!(!tables.contains("broadcast"), "what was not asked for has no row");
+        let mut broken = case(Library::Net, &[Some(1.0)]);
+        broken.runs.push(Run { not_reached: vec![Part::Idle], ..Run::default() });
+        for what in ["mass join", "its processor time", "idle: bytes of a node"] {
+            let row = ROWS.iter().find(|row| row.what == what).expect("a row");
+            assert!(sorted(row, &broken).contains(&f64::INFINITY), "{what} was not reached");
+        }
         assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"took_s\":null")));
     }
 

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use super::programs::Library;
 use super::worker::{Usage, Worker};
 
 /// Beyond the limit: farewells and joins that a library does not break off.
@@ -28,6 +29,13 @@ pub enum Part {
     Leave,
     /// All that are gone come back.
     Restart,
+}
+
+impl Part {
+    /// Whether nodes are gone after it.
+    pub fn ends_nodes(self) -> bool {
+        matches!(self, Self::Kill | Self::Leave)
+    }
 }
 
 /// What a run is made of, beside the nodes' number and whether they encrypt.
@@ -54,6 +62,8 @@ pub struct Run {
     pub seed: u64,
     /// Why it could not go on.
     pub error: Option<String>,
+    /// What was to be done and was not reached.
+    pub not_reached: Vec<Part>,
     /// Nodes declared dead that were running.
     pub false_deaths: usize,
     /// Of the mass join.
@@ -108,6 +118,18 @@ pub struct Detection {
 }
 
 impl Scenario {
+    /// What of it that library does: what is none has pings alone.
+    pub(super) fn of(&self, library: Library) -> Self {
+        let parts = self.parts.iter().copied();
+        let parts = parts.filter(|part| library != Library::Bare || *part == Part::Idle).collect();
+        Self { parts, ..self.clone() }
+    }
+
+    /// A run for which no program was there.
+    pub(super) fn not_run(&self, seed: u64, error: String) -> Run {
+        Run { seed, error: Some(error), not_reached: self.parts.clone(), ..Run::default() }
+    }
+
     /// Puts the library through it. `said` is told what is done.
     pub fn run(
         &self,
@@ -117,7 +139,7 @@ impl Scenario {
         seed: u64,
         said: impl Fn(&str),
     ) -> Run {
-        let mut run = Run { seed, ..Run::default() };
+        let mut run = Run { seed, not_reached: self.parts.clone(), ..Run::default() };
         if let Err(error) = self.try_run(worker, nodes, encrypted, &mut run, said) {
             run.error = Some(error);
         }
@@ -157,6 +179,7 @@ impl Scenario {
             let answer = match part {
                 Part::Idle => {
                     run.idle = Some(self.idle(worker, &empty, nodes)?);
+                    run.not_reached.retain(|other| other != part);
                     continue;
                 }
                 Part::Broadcast => {
@@ -183,6 +206,7 @@ impl Scenario {
                 }
             };
             run.false_deaths = answer.false_deaths;
+            run.not_reached.retain(|other| other != part);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command as Process, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use memberlist_bench_fleet::protocol::{Answer, Command, Hello};
@@ -20,6 +20,10 @@ pub struct Program {
 
 /// How long a program may take to say what it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of an answer: far more than times for every node.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+const WAITING_LINES: usize = 4;
 
 /// A running program.
 #[derive(Debug)]
@@ -83,6 +87,7 @@ impl Worker {
         let answer: Answer = read(&self.output, patience)?;
         match answer.error {
             Some(error) => Err(error),
+            None if is_nonsense(&answer) => Err(format!("it answered nonsense: {answer:?}")),
             None => Ok(answer),
         }
     }
@@ -94,7 +99,10 @@ impl Worker {
     pub fn usage(&self) -> Result<Usage, String> {
         let read = |file: &str| {
             let path = format!("/proc/{}/{file}", self.child.id());
-            std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+            std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => "its process has ended".to_owned(),
+                _ => format!("{path}: {error}"),
+            })
         };
         let usage = parse(&read("stat")?, &read("status")?, &read("net/snmp")?, &read("net/dev")?);
         usage.ok_or_else(|| "the files of its process in /proc are not as expected".into())
@@ -110,11 +118,16 @@ impl Drop for Worker {
 
 /// Reads lines on a thread of its own, until they end.
 fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(WAITING_LINES);
     std::thread::spawn(move || {
-        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        let mut output = BufReader::new(output);
+        let mut next = || {
+            let mut line = String::new();
+            let read = output.by_ref().take(MAX_LINE_BYTES).read_line(&mut line);
+            read.is_ok_and(|_| line.ends_with('\n')).then_some(line)
+        };
         // Nobody listens after a program that was given up.
-        while lines.next().is_some_and(|line| sender.send(line).is_ok()) {}
+        while next().is_some_and(|line| sender.send(line).is_ok()) {}
     });
     receiver
 }
@@ -125,6 +138,12 @@ fn read<T: DeserializeOwned>(output: &Receiver<String>, patience: Duration) -> R
         Err(RecvTimeoutError::Disconnected) => Err("its process has ended".into()),
         Err(RecvTimeoutError::Timeout) => Err(format!("it has not answered within {patience:?}")),
     }
+}
+
+fn is_nonsense(answer: &Answer) -> bool {
+    let times = answer.first_ms.iter().chain(&answer.last_ms).chain([&answer.took_ms]);
+    let is_time = |time: f64| time.is_finite() && time >= 0.0;
+    times.flatten().any(|time| !is_time(*time)) || answer.took_ms.is_some() && answer.missing > 0
 }
 
 fn parse(stat: &str, status: &str, snmp: &str, dev: &str) -> Option<Usage> {
@@ -176,6 +195,10 @@ mod tests {
         let args = vec!["-c".into(), says.into()];
         let mut worker = Worker::start(&Program { path: "/bin/sh".into(), args }).expect("a hello");
         assert_eq!(worker.hello.implementation, "x");
+        let (odd, done) = (Some(-1.0), Some(1.0));
+        assert!(is_nonsense(&Answer { took_ms: odd, ..Answer::default() }));
+        assert!(is_nonsense(&Answer { took_ms: done, missing: 1, ..Answer::default() }));
+        assert!(!is_nonsense(&Answer { took_ms: done, ..Answer::default() }));
         let create = Command::Create { nodes: 2, encrypted: false };
         let error = worker.ask(&create, Duration::from_millis(50)).expect_err("no answer");
         assert!(error.contains("has not answered"), "{error}");
