@@ -82,12 +82,17 @@ async fn allocations_per_packet(encrypted: bool) -> f64 {
     quiet(&nodes).await;
     let before = packets(&nodes, all).await;
     let region = Region::new(ALLOCATOR);
-    let mut counted = 0;
-    // Asking allocates too, so it is not done often.
-    while counted < PACKETS {
-        tokio::time::sleep(LOOK_EVERY).await;
-        counted = packets(&nodes, all).await - before;
-    }
+    let counting = async {
+        loop {
+            // Asking allocates too, so it is not done often.
+            tokio::time::sleep(LOOK_EVERY).await;
+            let counted = packets(&nodes, all).await - before;
+            if counted >= PACKETS {
+                return counted;
+            }
+        }
+    };
+    let counted = within("packets enough", counting).await;
     let change = region.change();
     for node in &nodes {
         node.shutdown().await;
