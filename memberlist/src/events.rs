@@ -1,13 +1,12 @@
-//! Events, and the published view of the cluster that they keep up to date.
+//! Events, and who is told of them.
 //!
 //! The node's task changes the view and appends to every subscriber's queue under one lock, which is
 //! never held across a callback or an await. So a snapshot and the events after it always fit
-//! together. It is held for one map entry, except for the list of all members: the first reader who
+//! together. It is held for one member, except for the list of all members: the first reader who
 //! asks after a change copies it (two shared pointers a member), and the node's task waits that long;
 //! further readers share it.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use memberlist_protocol::{Member, Node, NodeId, NodeState};
 use tokio::sync::Notify;
 
 use crate::meter::{Meter, Stamp};
+use crate::view::View;
 
 /// What happened in the cluster, as this node sees it.
 #[derive(Clone, PartialEq, Debug)]
@@ -101,7 +101,7 @@ pub(crate) struct Others {
     pub(crate) user_state_bytes: usize,
 }
 
-/// The published view.
+/// The published view, and its subscribers.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Default))]
 pub(crate) struct Hub {
@@ -119,42 +119,9 @@ pub(crate) struct Dropped {
 
 #[derive(Debug, Default)]
 struct HubState {
-    members: BTreeSet<ByName>,
-    /// All members as a list, made when somebody asks.
-    list: Option<Arc<[Member]>>,
-    live: usize,
+    view: View,
     subscribers: Vec<Arc<Queue>>,
     closed: bool,
-}
-
-/// A member, in the order of the names.
-#[derive(Debug)]
-struct ByName(Member);
-
-impl Borrow<str> for ByName {
-    fn borrow(&self) -> &str {
-        self.0.id().as_str()
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id() == other.0.id()
-    }
-}
-
-impl Eq for ByName {}
-
-impl PartialOrd for ByName {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByName {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.id().cmp(other.0.id())
-    }
 }
 
 /// One subscriber's queue.
@@ -198,22 +165,22 @@ impl Hub {
 
     /// All known members by name, gone ones included.
     pub(crate) fn members(&self) -> Arc<[Member]> {
-        lock(&self.state).list()
+        lock(&self.state).view.list()
     }
 
     pub(crate) fn member(&self, name: &str) -> Option<Member> {
-        lock(&self.state).members.get(name).map(|member| member.0.clone())
+        lock(&self.state).view.get(name).cloned()
     }
 
     pub(crate) fn live_count(&self) -> usize {
-        lock(&self.state).live
+        lock(&self.state).view.live()
     }
 
     /// Applies an event and tells everybody; says whether everybody had room for it, who wants such.
     pub(crate) fn publish(&self, notice: Notice) -> bool {
         let mut state = lock(&self.state);
         if let Notice::Event(event) = &notice {
-            state.apply(event);
+            state.view.apply(event);
         }
         let (mut abandoned, mut taken) = (false, true);
         for queue in &state.subscribers {
@@ -231,12 +198,7 @@ impl Hub {
 
     /// Raises a member's incarnation, of which there is nothing else to tell.
     pub(crate) fn renew(&self, name: &str, incarnation: u32) {
-        let mut state = lock(&self.state);
-        if let Some(ByName(mut member)) = state.members.take(name) {
-            member.incarnation = incarnation;
-            state.members.insert(ByName(member));
-            state.list = None;
-        }
+        lock(&self.state).view.renew(name, incarnation);
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>, capacity: Capacity) -> NoticeStream {
@@ -261,38 +223,6 @@ impl Hub {
         for queue in state.subscribers.drain(..) {
             lock(&queue.state).closed = true;
             queue.notify.notify_one();
-        }
-    }
-}
-
-impl HubState {
-    fn list(&mut self) -> Arc<[Member]> {
-        let members = &self.members;
-        let all = || members.iter().map(|member| member.0.clone()).collect();
-        self.list.get_or_insert_with(all).clone()
-    }
-
-    fn apply(&mut self, event: &Event) {
-        match event {
-            Event::Joined(member)
-            | Event::Left(member)
-            | Event::Updated(member)
-            | Event::Suspected(member)
-            | Event::Cleared(member) => {
-                self.live += usize::from(member.state.is_live());
-                let old = self.members.replace(ByName(member.clone()));
-                self.live -= usize::from(old.is_some_and(|old| old.0.state.is_live()));
-                self.list = None;
-            }
-            Event::Forgotten(id) => {
-                let old = self.members.take(id.as_str());
-                self.live -= usize::from(old.is_some_and(|old| old.0.state.is_live()));
-                self.list = None;
-            }
-            Event::Snapshot { .. }
-            | Event::Conflict { .. }
-            | Event::HealthChanged(_)
-            | Event::Refuted { .. } => {}
         }
     }
 }
@@ -438,7 +368,7 @@ impl NoticeStream {
         state.behind = false;
         state.drop_events();
         let missed = std::mem::take(&mut state.missed);
-        Some(Notice::Event(Event::Snapshot { members: hub.list(), missed }))
+        Some(Notice::Event(Event::Snapshot { members: hub.view.list(), missed }))
     }
 }
 
@@ -467,19 +397,8 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-    use memberlist_protocol::{Config, Membership};
-
-    fn member(name: &str) -> Member {
-        let addr = "127.0.0.1:7946".parse().unwrap();
-        let id = NodeId::new(name).unwrap();
-        let app = Box::new(());
-        Membership::new(Config::lan(), id, addr, Bytes::new(), 1, Instant::now(), app)
-            .unwrap()
-            .own()
-    }
+    use crate::view::tests::member;
 
     fn events(events: usize) -> Capacity {
         Capacity { events, others: None }

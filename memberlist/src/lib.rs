@@ -66,6 +66,7 @@ mod streams;
 pub mod testing;
 mod turns;
 mod user_state;
+mod view;
 
 pub use builder::Builder;
 pub use bytes::Bytes;

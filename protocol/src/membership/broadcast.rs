@@ -7,7 +7,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -194,7 +194,8 @@ impl<K, T> Item<K, T> {
 #[derive(Debug)]
 pub struct BroadcastQueue<K, T> {
     items: Slab<Item<K, T>>,
-    order: BTreeMap<Rank, u32>,
+    /// Places, by rank. Most changes are near the front, or between its first tier and the next.
+    order: VecDeque<u32>,
     /// Places, under the hash of the name.
     names: HashTable<u32>,
     hasher: SeedableRandomState,
@@ -209,7 +210,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     pub fn new(seed: u64) -> Self {
         Self {
             items: Slab::new(),
-            order: BTreeMap::new(),
+            order: VecDeque::new(),
             names: HashTable::new(),
             hasher: SeedableRandomState::with_seed(seed, foldhash::SharedSeed::global_fixed()),
             next_id: 0,
@@ -239,7 +240,7 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
     }
 
     fn in_order(&self) -> impl Iterator<Item = (u32, &Item<K, T>)> {
-        self.order.values().map(|&at| (at, &self.items[at as usize]))
+        self.order.iter().map(|&at| (at, &self.items[at as usize]))
     }
 
     /// What is carried along with the items, in no order.
@@ -276,11 +277,22 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         self.bytes += encoded.len();
         if self.items.len() == self.items.capacity() {
             self.items.reserve_exact(growth(self.items.len()));
+            self.order.reserve_exact(growth(self.items.len()));
         }
         let item = Item { encoded, relation, transmits: 0, id: self.next_id, tag };
-        let (rank, at) = (item.rank(), self.items.insert(item) as u32);
-        self.order.insert(rank, at);
+        let at = self.items.insert(item) as u32;
+        self.put_in_order(at);
         self.note_name(at);
+    }
+
+    /// How many items come before what has that rank.
+    fn before(&self, rank: Rank) -> usize {
+        self.order.partition_point(|&at| self.items[at as usize].rank() < rank)
+    }
+
+    fn put_in_order(&mut self, at: u32) {
+        let before = self.before(self.items[at as usize].rank());
+        self.order.insert(before, at);
     }
 
     fn note_name(&mut self, at: u32) {
@@ -304,14 +316,14 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         let items = &self.items;
         let is_it = |&at: &u32| items[at as usize].is_named(name);
         let at = *self.names.find(self.hasher.hash_one(name), is_it)?;
-        self.order.remove(&self.items[at as usize].rank());
+        self.order.remove(self.before(self.items[at as usize].rank()));
         Some(self.finish(at))
     }
 
     /// Drops from the tail (most transmitted, smallest, oldest) until `max` remain.
     pub fn prune(&mut self, max: usize, mut dropped: impl FnMut(T)) {
         while self.items.len() > max {
-            let Some((_, at)) = self.order.pop_last() else {
+            let Some(at) = self.order.pop_back() else {
                 return;
             };
             dropped(self.finish(at));
@@ -332,22 +344,22 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
 
     /// Removes what `unwanted` says so of, in the order in which it would be taken.
     fn remove_all(&mut self, unwanted: impl Fn(&Item<K, T>) -> bool) -> Vec<T> {
-        let stale = self.in_order().filter(|(_, item)| unwanted(item));
-        let stale: Vec<(Rank, u32)> = stale.map(|(at, item)| (item.rank(), at)).collect();
-        let remove = |(rank, at)| {
-            self.order.remove(&rank);
-            self.finish(at)
-        };
-        stale.into_iter().map(remove).collect()
+        let items = &self.items;
+        let mut stale = Vec::new();
+        self.order.retain(|&at| {
+            let stays = !unwanted(&items[at as usize]);
+            if !stays {
+                stale.push(at);
+            }
+            stays
+        });
+        stale.into_iter().map(|at| self.finish(at)).collect()
     }
 
     /// Gives back what the items that wait do not need.
     pub fn release_memory(&mut self) {
-        if self.is_empty() {
-            // An empty map keeps its root.
-            self.order = BTreeMap::new();
-        }
         self.items.shrink_to_fit();
+        self.order.shrink_to_fit();
         self.again.shrink_to_fit();
         let (items, hasher) = (&self.items, &self.hasher);
         self.names.shrink_to_fit(|&at| match &items[at as usize].relation {
@@ -374,27 +386,22 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
         mut take: impl FnMut(Part<'_>, &T) -> bool,
         mut finished: impl FnMut(T),
     ) -> usize {
-        let mut used = 0;
-        let largest = Reverse(u32::MAX);
-        let mut from: Rank = (0, largest, Reverse(u64::MAX));
+        let (mut used, mut next) = (0, 0);
         while let Some(free) = budget.checked_sub(used + overhead).filter(|free| *free > 0) {
-            // Larger items of this tier do not fit any more: start at the largest that does.
-            let fitting = Reverse(u32::try_from(free).unwrap_or(u32::MAX));
-            if from.1 < fitting {
-                from = (from.0, fitting, Reverse(u64::MAX));
-            }
-            let Some((&rank, &at)) = self.order.range(from..).next() else {
+            let Some(&at) = self.order.get(next) else {
                 break;
             };
-            if rank.0 >= below {
+            let item = &self.items[at as usize];
+            if item.transmits >= below {
                 break;
             }
-            if rank.0 > from.0 {
-                from = (rank.0, largest, Reverse(u64::MAX));
+            if item.encoded.len() > free {
+                // Nor do others of this tier fit, up to the largest that does.
+                let fitting = u32::try_from(free).unwrap_or(u32::MAX);
+                next = self.before((item.transmits, Reverse(fitting), Reverse(u64::MAX)));
                 continue;
             }
-            from = after(rank);
-            let item = &self.items[at as usize];
+            next += 1;
             let Some(part) = item.encoded.get(dialect).filter(|_| wanted(&item.tag)) else {
                 continue;
             };
@@ -403,26 +410,30 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
             }
             used += item.encoded.len_in(dialect) + overhead;
             if let Some(limit) = limit(&item.encoded) {
-                self.transmitted(rank, at, limit, &mut finished);
+                next -= 1;
+                self.order.remove(next);
+                self.transmitted(at, limit, &mut finished);
             }
         }
-        for at in self.again.drain(..) {
-            self.order.insert(self.items[at as usize].rank(), at);
-        }
+        let mut again = std::mem::take(&mut self.again);
+        again.drain(..).for_each(|at| self.put_in_order(at));
+        self.again = again;
         if self.items.capacity() > 4 * self.items.len() + KEPT_PLACES {
             // A crowd has gone by, and something always waits.
             self.items.shrink_to_fit();
+            self.order.shrink_to_fit();
         }
         used
     }
 
-    /// Counts a transmission. What is to be sent again goes back only after the packet is full.
-    fn transmitted(&mut self, rank: Rank, at: u32, limit: u32, finished: &mut impl FnMut(T)) {
-        self.order.remove(&rank);
-        if rank.0 + 1 >= limit {
+    /// Counts a transmission of what was taken out of the order. What is to be sent again goes back only
+    /// after the packet is full.
+    fn transmitted(&mut self, at: u32, limit: u32, finished: &mut impl FnMut(T)) {
+        let item = &mut self.items[at as usize];
+        item.transmits += 1;
+        if item.transmits >= limit {
             return finished(self.finish(at));
         }
-        self.items[at as usize].transmits += 1;
         self.again.push(at);
     }
 
@@ -436,17 +447,6 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
             let _ = found.map(|entry| entry.remove());
         }
         item.tag
-    }
-}
-
-/// The first rank behind this one.
-fn after((transmits, len, Reverse(id)): Rank) -> Rank {
-    match id.checked_sub(1) {
-        Some(older) => (transmits, len, Reverse(older)),
-        None => match len.0.checked_sub(1) {
-            Some(shorter) => (transmits, Reverse(shorter), Reverse(u64::MAX)),
-            None => (transmits + 1, Reverse(u32::MAX), Reverse(u64::MAX)),
-        },
     }
 }
 

@@ -16,11 +16,11 @@ use super::check::{self, name, name_or_empty};
 use super::error::BodyError;
 use bodies::{
     AccusationBody, AckBody, AddrBody, AliveBody, BroadcastBody, IndirectPingBody, IpBytes,
-    NackBody, NodeStateBody, PingBody, PushPullBody, SourceBody, SpeakerBody,
+    NodeStateBody, PingBody, PushPullBody, SourceBody, SpeakerBody,
 };
 pub(super) use busy::{decode_busy, encode_busy};
 pub(super) use fields::BODY_LIMIT;
-use fields::{Body, Fields, Length, Sink};
+use fields::{Field, Fields, Length, Place, Sink};
 pub use packet::{PacketMessages, inflate, read_packet};
 pub(super) use packet::{finish, overhead, read_part, write_header};
 
@@ -95,9 +95,13 @@ pub(super) fn encode_part(message: &Message<'_>, limit: usize, out: &mut Vec<u8>
         let longest = ALIVE_OVERHEAD_BYTES + alive.node.len() + alive.meta.len();
         if longest <= room.min(ONE_BYTE_LENGTH) {
             let at = out.len();
-            out.extend_from_slice(&[kind::ALIVE, 0]);
-            alive_body(alive, &IpBytes::new(alive.addr.ip())).write(out);
-            out[at + 1] = (out.len() - at - 2) as u8;
+            out.resize(at + longest, 0);
+            let mut part = Place { room: &mut out[at..], used: 0 };
+            part.put(&[kind::ALIVE, 0]);
+            alive_body(alive, &IpBytes::new(alive.addr.ip())).write(&mut part);
+            let used = part.used;
+            part.room[1] = (used - 2) as u8;
+            out.truncate(at + used);
             return true;
         }
     }
@@ -151,7 +155,7 @@ pub(super) fn encode_node_state(
     let ip = IpBytes::new(alive.addr.ip());
     let body = NodeStateBody { state: state.as_u8(), alive: alive_body(&alive, &ip) };
     // Name and meta are far below 4 GiB.
-    let (length, used) = length_bytes(u32::try_from(body.len()).unwrap_or(u32::MAX));
+    let (length, used) = length_bytes(u32::try_from(body.encoded_len()).unwrap_or(u32::MAX));
     out.put(&length[..used]);
     body.write(out);
 }
@@ -260,7 +264,7 @@ fn write_body(message: &Message<'_>, out: &mut impl Sink) {
         Message::Ack(Ack { sequence, payload, .. }) => {
             AckBody { sequence: *sequence, payload }.write(out);
         }
-        Message::Nack(Nack { sequence }) => NackBody { sequence: *sequence }.write(out),
+        Message::Nack(Nack { sequence }) => sequence.write(out),
         Message::Suspect(Suspect { incarnation, node, from })
         | Message::Dead(Dead { incarnation, node, from }) => {
             AccusationBody { incarnation: *incarnation, node, from }.write(out);
@@ -348,7 +352,7 @@ pub(super) fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>,
             Message::Ack(Ack { sequence, payload, native: true })
         }
         MessageKind::Nack => {
-            let NackBody { sequence } = NackBody::read(&mut Fields(body))?;
+            let sequence = Field::read(&mut Fields(body))?;
             Message::Nack(Nack { sequence })
         }
         MessageKind::Suspect => {

@@ -2,319 +2,127 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Body, Fields, Sink};
+use super::fields::{Field, Fields, Sink};
 use crate::wire::error::BodyError;
 
-pub(super) struct AddrBody<'a> {
-    pub(super) ip: &'a [u8],
-    pub(super) port: u16,
-}
-
-impl Body for AddrBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.bytes(self.ip);
-        out.number(self.port.into());
-    }
-}
-
-impl<'a> AddrBody<'a> {
-    #[inline(always)]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { ip: from.bytes()?, port: from.u16()? })
-    }
-}
-
-pub(super) struct SourceBody<'a> {
-    pub(super) node: &'a str,
-    pub(super) addr: AddrBody<'a>,
-}
-
-impl Body for SourceBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.text(self.node);
-        self.addr.write(out);
-    }
-}
-
-impl<'a> SourceBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { node: from.text()?, addr: AddrBody::read(from)? })
-    }
-
-    #[inline]
-    fn read_optional(from: &mut Fields<'a>) -> Result<Option<Self>, BodyError> {
-        from.is_there()?.then(|| Self::read(from)).transpose()
-    }
-}
-
-pub(super) struct PingBody<'a> {
-    pub(super) sequence: u32,
-    pub(super) node: &'a str,
-    pub(super) source: Option<SourceBody<'a>>,
-}
-
-impl Body for PingBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.sequence.into());
-        out.text(self.node);
-        out.byte(self.source.is_some().into());
-        if let Some(source) = &self.source {
-            source.write(out);
+/// Declares a body by its fields in the order of the wire.
+macro_rules! body {
+    (
+        $(#[$doc:meta])*
+        $name:ident<$life:lifetime> { $( $field:ident: $type:ty, )* }
+    ) => {
+        $(#[$doc])*
+        pub(super) struct $name<$life> {
+            $( pub(super) $field: $type, )*
         }
-    }
-}
 
-impl<'a> PingBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self {
-            sequence: from.u32()?,
-            node: from.text()?,
-            source: SourceBody::read_optional(from)?,
-        })
-    }
-}
+        impl<$life> Field<$life> for $name<$life> {
+            #[inline(always)]
+            fn read(from: &mut Fields<$life>) -> Result<Self, BodyError> {
+                Ok(Self { $( $field: Field::read(from)?, )* })
+            }
 
-pub(super) struct IndirectPingBody<'a> {
-    pub(super) sequence: u32,
-    pub(super) flags: u8,
-    pub(super) node: &'a str,
-    pub(super) target: AddrBody<'a>,
-    pub(super) source: Option<SourceBody<'a>>,
-}
-
-impl Body for IndirectPingBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.sequence.into());
-        out.byte(self.flags);
-        out.text(self.node);
-        self.target.write(out);
-        out.byte(self.source.is_some().into());
-        if let Some(source) = &self.source {
-            source.write(out);
+            #[inline(always)]
+            fn write(&self, out: &mut impl Sink) {
+                $( self.$field.write(out); )*
+            }
         }
+    };
+}
+
+body! {
+    AddrBody<'a> {
+        ip: &'a [u8],
+        port: u16,
     }
 }
 
-impl<'a> IndirectPingBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self {
-            sequence: from.u32()?,
-            flags: from.byte()?,
-            node: from.text()?,
-            target: AddrBody::read(from)?,
-            source: SourceBody::read_optional(from)?,
-        })
+body! {
+    SourceBody<'a> {
+        node: &'a str,
+        addr: AddrBody<'a>,
     }
 }
 
-pub(super) struct AckBody<'a> {
-    pub(super) sequence: u32,
-    pub(super) payload: &'a [u8],
-}
-
-impl Body for AckBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.sequence.into());
-        out.bytes(self.payload);
+body! {
+    PingBody<'a> {
+        sequence: u32,
+        node: &'a str,
+        source: Option<SourceBody<'a>>,
     }
 }
 
-impl<'a> AckBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { sequence: from.u32()?, payload: from.bytes()? })
+body! {
+    IndirectPingBody<'a> {
+        sequence: u32,
+        flags: u8,
+        node: &'a str,
+        target: AddrBody<'a>,
+        source: Option<SourceBody<'a>>,
     }
 }
 
-pub(super) struct NackBody {
-    pub(super) sequence: u32,
-}
-
-impl Body for NackBody {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.sequence.into());
+body! {
+    AckBody<'a> {
+        sequence: u32,
+        payload: &'a [u8],
     }
 }
 
-impl NackBody {
-    pub(super) fn read(from: &mut Fields<'_>) -> Result<Self, BodyError> {
-        Ok(Self { sequence: from.u32()? })
+body! {
+    /// Suspect and dead: the same fields.
+    AccusationBody<'a> {
+        incarnation: u32,
+        node: &'a str,
+        from: &'a str,
     }
 }
 
-/// Suspect and dead: the same fields.
-pub(super) struct AccusationBody<'a> {
-    pub(super) incarnation: u32,
-    pub(super) node: &'a str,
-    pub(super) from: &'a str,
-}
-
-impl Body for AccusationBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.incarnation.into());
-        out.text(self.node);
-        out.text(self.from);
+body! {
+    AliveBody<'a> {
+        incarnation: u32,
+        flags: u8,
+        node: &'a str,
+        addr: AddrBody<'a>,
+        meta: &'a [u8],
+        versions: &'a [u8],
     }
 }
 
-impl<'a> AccusationBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { incarnation: from.u32()?, node: from.text()?, from: from.text()? })
+body! {
+    BroadcastBody<'a> {
+        epoch: u32,
+        sequence: u64,
+        hops: u8,
+        priority: u8,
+        origin: &'a str,
+        payload: &'a [u8],
     }
 }
 
-pub(super) struct AliveBody<'a> {
-    pub(super) incarnation: u32,
-    pub(super) flags: u8,
-    pub(super) node: &'a str,
-    pub(super) addr: AddrBody<'a>,
-    pub(super) meta: &'a [u8],
-    pub(super) versions: &'a [u8],
-}
-
-impl Body for AliveBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.incarnation.into());
-        out.byte(self.flags);
-        out.text(self.node);
-        self.addr.write(out);
-        out.bytes(self.meta);
-        out.bytes(self.versions);
+body! {
+    /// Behind the digest of a view.
+    SpeakerBody<'a> {
+        flags: u8,
+        node: &'a str,
     }
 }
 
-impl<'a> AliveBody<'a> {
-    #[inline(always)]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self {
-            incarnation: from.u32()?,
-            flags: from.byte()?,
-            node: from.text()?,
-            addr: AddrBody::read(from)?,
-            meta: from.bytes()?,
-            versions: from.bytes()?,
-        })
+body! {
+    /// The state comes first so that fields added to an alive can be added here too.
+    NodeStateBody<'a> {
+        state: u8,
+        alive: AliveBody<'a>,
     }
 }
 
-pub(super) struct BroadcastBody<'a> {
-    pub(super) epoch: u32,
-    pub(super) sequence: u64,
-    pub(super) hops: u8,
-    pub(super) priority: u8,
-    pub(super) origin: &'a str,
-    pub(super) payload: &'a [u8],
-}
-
-impl Body for BroadcastBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.number(self.epoch.into());
-        out.number(self.sequence);
-        out.byte(self.hops);
-        out.byte(self.priority);
-        out.text(self.origin);
-        out.bytes(self.payload);
-    }
-}
-
-impl<'a> BroadcastBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self {
-            epoch: from.u32()?,
-            sequence: from.u64()?,
-            hops: from.byte()?,
-            priority: from.byte()?,
-            origin: from.text()?,
-            payload: from.bytes()?,
-        })
-    }
-}
-
-/// Behind the digest of a view.
-pub(super) struct SpeakerBody<'a> {
-    pub(super) flags: u8,
-    pub(super) node: &'a str,
-}
-
-impl Body for SpeakerBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.byte(self.flags);
-        out.text(self.node);
-    }
-}
-
-impl<'a> SpeakerBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { flags: from.byte()?, node: from.text()? })
-    }
-}
-
-/// The state comes first so that fields added to an alive can be added here too.
-pub(super) struct NodeStateBody<'a> {
-    pub(super) state: u8,
-    pub(super) alive: AliveBody<'a>,
-}
-
-impl Body for NodeStateBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.byte(self.state);
-        self.alive.write(out);
-    }
-}
-
-impl<'a> NodeStateBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self { state: from.byte()?, alive: AliveBody::read(from)? })
-    }
-}
-
-pub(super) struct PushPullBody<'a> {
-    pub(super) flags: u8,
-    pub(super) nodes: u32,
-    pub(super) user_state_bytes: u32,
-    pub(super) from: &'a str,
-    pub(super) to: &'a str,
-}
-
-impl Body for PushPullBody<'_> {
-    #[inline]
-    fn write(&self, out: &mut impl Sink) {
-        out.byte(self.flags);
-        out.number(self.nodes.into());
-        out.number(self.user_state_bytes.into());
-        out.text(self.from);
-        out.text(self.to);
-    }
-}
-
-impl<'a> PushPullBody<'a> {
-    #[inline]
-    pub(super) fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
-        Ok(Self {
-            flags: from.byte()?,
-            nodes: from.u32()?,
-            user_state_bytes: from.u32()?,
-            from: from.text()?,
-            to: from.text()?,
-        })
+body! {
+    PushPullBody<'a> {
+        flags: u8,
+        nodes: u32,
+        user_state_bytes: u32,
+        from: &'a str,
+        to: &'a str,
     }
 }
 
@@ -370,7 +178,7 @@ mod tests {
             let ours = $ours::read(&mut fields).map(|body| {
                 let mut out = Vec::new();
                 body.write(&mut out);
-                assert_eq!(body.len(), out.len());
+                assert_eq!(body.encoded_len(), out.len());
                 out
             });
             let theirs = bincode::decode_from_slice::<$theirs, _>(

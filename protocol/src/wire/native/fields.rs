@@ -18,47 +18,47 @@ const EIGHT_BYTES: u8 = 253;
 /// Where fields are written.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
-
-    #[inline]
-    fn number(&mut self, number: u64) {
-        match number {
-            0..=250 => self.put(&[number as u8]),
-            251..=0xFFFF => {
-                let [a, b] = (number as u16).to_le_bytes();
-                self.put(&[TWO_BYTES, a, b]);
-            }
-            0x1_0000..=0xFFFF_FFFF => {
-                let [a, b, c, d] = (number as u32).to_le_bytes();
-                self.put(&[FOUR_BYTES, a, b, c, d]);
-            }
-            _ => {
-                self.put(&[EIGHT_BYTES]);
-                self.put(&number.to_le_bytes());
-            }
-        }
-    }
-
-    #[inline]
-    fn byte(&mut self, byte: u8) {
-        self.put(&[byte]);
-    }
-
-    #[inline]
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.put(bytes);
-    }
-
-    #[inline]
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
 }
 
 impl Sink for Vec<u8> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+}
+
+/// A place with room for all that is written to it.
+pub(super) struct Place<'a> {
+    pub(super) room: &'a mut [u8],
+    pub(super) used: usize,
+}
+
+impl Sink for Place<'_> {
+    #[inline(always)]
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        copy(bytes, &mut self.room[self.used..end]);
+        self.used = end;
+    }
+}
+
+/// Copies, up to 16 bytes in two halves that overlap.
+#[inline(always)]
+fn copy(from: &[u8], to: &mut [u8]) {
+    match from.len() {
+        8..=16 => copy_ends::<8>(from, to),
+        4..=7 => copy_ends::<4>(from, to),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+#[inline(always)]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    if let (Some(start), Some(end)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
+        let (start, end) = (*start, *end);
+        to[..N].copy_from_slice(&start);
+        let at = to.len() - N;
+        to[at..].copy_from_slice(&end);
     }
 }
 
@@ -73,18 +73,6 @@ impl Sink for Length {
     }
 }
 
-/// What has fields.
-pub(super) trait Body {
-    fn write(&self, out: &mut impl Sink);
-
-    #[inline]
-    fn len(&self) -> usize {
-        let mut length = Length::default();
-        self.write(&mut length);
-        length.0
-    }
-}
-
 /// The fields that have not been read yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
@@ -93,72 +81,152 @@ const OUT_OF_RANGE: BodyError = BodyError::Malformed("a number is out of range")
 
 impl<'a> Fields<'a> {
     #[inline]
-    pub(super) fn byte(&mut self) -> Result<u8, BodyError> {
-        let (&byte, rest) = self.0.split_first().ok_or(BodyError::Truncated)?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], BodyError> {
         let (&array, rest) = self.0.split_first_chunk().ok_or(BodyError::Truncated)?;
         self.0 = rest;
         Ok(array)
     }
+}
+
+/// A field, or a body of several.
+pub(super) trait Field<'a>: Sized {
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError>;
+
+    fn write(&self, out: &mut impl Sink);
 
     #[inline]
-    pub(super) fn u16(&mut self) -> Result<u16, BodyError> {
-        match self.byte()? {
-            byte @ 0..=ONE_BYTE => Ok(byte.into()),
-            TWO_BYTES => Ok(u16::from_le_bytes(self.array()?)),
-            _ => Err(OUT_OF_RANGE),
-        }
+    fn encoded_len(&self) -> usize {
+        let mut length = Length::default();
+        self.write(&mut length);
+        length.0
     }
+}
 
+impl<'a> Field<'a> for u8 {
     #[inline]
-    pub(super) fn u32(&mut self) -> Result<u32, BodyError> {
-        match self.byte()? {
-            byte @ 0..=ONE_BYTE => Ok(byte.into()),
-            TWO_BYTES => Ok(u16::from_le_bytes(self.array()?).into()),
-            FOUR_BYTES => Ok(u32::from_le_bytes(self.array()?)),
-            _ => Err(OUT_OF_RANGE),
-        }
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        let [byte] = from.array()?;
+        Ok(byte)
     }
 
-    #[inline]
-    pub(super) fn u64(&mut self) -> Result<u64, BodyError> {
-        match self.byte()? {
-            byte @ 0..=ONE_BYTE => Ok(byte.into()),
-            TWO_BYTES => Ok(u16::from_le_bytes(self.array()?).into()),
-            FOUR_BYTES => Ok(u32::from_le_bytes(self.array()?).into()),
-            EIGHT_BYTES => Ok(u64::from_le_bytes(self.array()?)),
-            _ => Err(OUT_OF_RANGE),
-        }
-    }
-
-    /// At most [`BODY_LIMIT`] of them.
     #[inline(always)]
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], BodyError> {
-        let len = usize::try_from(self.u64()?).ok().filter(|len| *len <= BODY_LIMIT);
+    fn write(&self, out: &mut impl Sink) {
+        out.put(&[*self]);
+    }
+}
+
+impl<'a> Field<'a> for u16 {
+    #[inline]
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        match u8::read(from)? {
+            byte @ 0..=ONE_BYTE => Ok(byte.into()),
+            TWO_BYTES => Ok(u16::from_le_bytes(from.array()?)),
+            _ => Err(OUT_OF_RANGE),
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, out: &mut impl Sink) {
+        u64::from(*self).write(out);
+    }
+}
+
+impl<'a> Field<'a> for u32 {
+    #[inline]
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        match u8::read(from)? {
+            byte @ 0..=ONE_BYTE => Ok(byte.into()),
+            TWO_BYTES => Ok(u16::from_le_bytes(from.array()?).into()),
+            FOUR_BYTES => Ok(u32::from_le_bytes(from.array()?)),
+            _ => Err(OUT_OF_RANGE),
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, out: &mut impl Sink) {
+        u64::from(*self).write(out);
+    }
+}
+
+impl<'a> Field<'a> for u64 {
+    #[inline]
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        match u8::read(from)? {
+            byte @ 0..=ONE_BYTE => Ok(byte.into()),
+            TWO_BYTES => Ok(u16::from_le_bytes(from.array()?).into()),
+            FOUR_BYTES => Ok(u32::from_le_bytes(from.array()?).into()),
+            EIGHT_BYTES => Ok(u64::from_le_bytes(from.array()?)),
+            _ => Err(OUT_OF_RANGE),
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, out: &mut impl Sink) {
+        let number = *self;
+        match number {
+            0..=250 => out.put(&[number as u8]),
+            251..=0xFFFF => {
+                let [a, b] = (number as u16).to_le_bytes();
+                out.put(&[TWO_BYTES, a, b]);
+            }
+            0x1_0000..=0xFFFF_FFFF => {
+                let [a, b, c, d] = (number as u32).to_le_bytes();
+                out.put(&[FOUR_BYTES, a, b, c, d]);
+            }
+            _ => {
+                out.put(&[EIGHT_BYTES]);
+                out.put(&number.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// At most [`BODY_LIMIT`] of them.
+impl<'a> Field<'a> for &'a [u8] {
+    #[inline(always)]
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        let len = usize::try_from(u64::read(from)?).ok().filter(|len| *len <= BODY_LIMIT);
         let len = len.ok_or(BodyError::Malformed("a length is out of range"))?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(BodyError::Truncated)?;
-        self.0 = rest;
+        let (bytes, rest) = from.0.split_at_checked(len).ok_or(BodyError::Truncated)?;
+        from.0 = rest;
         Ok(bytes)
     }
 
-    /// Names are the only text there is.
     #[inline(always)]
-    pub(super) fn text(&mut self) -> Result<&'a str, BodyError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| BodyError::NameNotUtf8)
+    fn write(&self, out: &mut impl Sink) {
+        (self.len() as u64).write(out);
+        out.put(self);
+    }
+}
+
+/// Names are the only text there is.
+impl<'a> Field<'a> for &'a str {
+    #[inline(always)]
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        std::str::from_utf8(Field::read(from)?).map_err(|_| BodyError::NameNotUtf8)
     }
 
-    /// Whether an optional field follows.
+    #[inline(always)]
+    fn write(&self, out: &mut impl Sink) {
+        self.as_bytes().write(out);
+    }
+}
+
+impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     #[inline]
-    pub(super) fn is_there(&mut self) -> Result<bool, BodyError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
+    fn read(from: &mut Fields<'a>) -> Result<Self, BodyError> {
+        match u8::read(from)? {
+            0 => Ok(None),
+            1 => T::read(from).map(Some),
             _ => Err(BodyError::Malformed("an optional field is neither there nor absent")),
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, out: &mut impl Sink) {
+        u8::from(self.is_some()).write(out);
+        if let Some(field) = self {
+            field.write(out);
         }
     }
 }
@@ -187,9 +255,9 @@ pub(super) mod tests {
         }
     }
 
-    fn written(write: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+    fn written<'a>(field: impl Field<'a>) -> Vec<u8> {
         let mut out = Vec::new();
-        write(&mut out);
+        field.write(&mut out);
         out
     }
 
@@ -203,17 +271,14 @@ pub(super) mod tests {
         ) {
             let number = random.checked_shr(64 - bits).unwrap_or_default();
             let bincode = bincode::encode_to_vec(number, standard()).unwrap();
-            prop_assert_eq!(written(|out| out.number(number)), bincode.clone());
-            prop_assert_eq!(Fields(&bincode).u64(), Ok(number));
+            prop_assert_eq!(written(number), bincode.clone());
+            prop_assert_eq!(u64::read(&mut Fields(&bincode)), Ok(number));
             let fields = bincode::encode_to_vec((&bytes[..], text.as_str()), standard()).unwrap();
-            let ours = written(|out| {
-                out.bytes(&bytes);
-                out.text(&text);
-            });
+            let ours = [written(&bytes[..]), written(text.as_str())].concat();
             prop_assert_eq!(&ours, &fields);
             let mut fields = Fields(&ours);
-            prop_assert_eq!(fields.bytes(), Ok(&bytes[..]));
-            prop_assert_eq!(fields.text(), Ok(text.as_str()));
+            prop_assert_eq!(Field::read(&mut fields), Ok(&bytes[..]));
+            prop_assert_eq!(Field::read(&mut fields), Ok(text.as_str()));
             prop_assert!(fields.0.is_empty());
         }
 
@@ -235,21 +300,21 @@ pub(super) mod tests {
                 }
             }
             let mut fields = [Fields(&bytes); 3];
-            prop_assert!(same::<u16>(&bytes, (fields[0].u16(), fields[0])));
-            prop_assert!(same::<u32>(&bytes, (fields[1].u32(), fields[1])));
-            prop_assert!(same::<u64>(&bytes, (fields[2].u64(), fields[2])));
+            prop_assert!(same::<u16>(&bytes, (u16::read(&mut fields[0]), fields[0])));
+            prop_assert!(same::<u32>(&bytes, (u32::read(&mut fields[1]), fields[1])));
+            prop_assert!(same::<u64>(&bytes, (u64::read(&mut fields[2]), fields[2])));
         }
     }
 
     #[test]
     fn a_length_reserves_nothing_and_has_a_limit() {
-        let long = written(|out| out.number(BODY_LIMIT as u64 + 1));
+        let long = written(BODY_LIMIT as u64 + 1);
         let range = BodyError::Malformed("a length is out of range");
-        assert_eq!(Fields(&long).bytes(), Err(range));
-        let short = written(|out| out.number(BODY_LIMIT as u64));
-        assert_eq!(Fields(&short).bytes(), Err(BodyError::Truncated));
+        assert_eq!(<&[u8]>::read(&mut Fields(&long)), Err(range));
+        let short = written(BODY_LIMIT as u64);
+        assert_eq!(<&[u8]>::read(&mut Fields(&short)), Err(BodyError::Truncated));
         assert_eq!(
-            Fields(&[2]).is_there().map_err(|e| e.to_string().contains("absent")),
+            Option::<u8>::read(&mut Fields(&[2])).map_err(|e| e.to_string().contains("absent")),
             Err(true)
         );
     }

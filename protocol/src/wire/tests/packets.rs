@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::hex;
 use super::samples::{Sample, sample};
-use crate::message::{Message, Nack};
+use crate::message::{Alive, Message, Nack};
+use crate::node::Versions;
 use crate::stats::DropReason;
 use crate::wire::{Dialect, PacketError, PacketWriter, Room, read_packet};
 
@@ -110,6 +111,27 @@ fn a_part_fits_to_the_last_byte() {
             assert_eq!(encoded.push_encoded(&part), missing == 0);
             assert_eq!(encoded.finish(), writer.finish());
             assert_eq!(buf, again);
+        }
+    }
+}
+
+/// Those of one length byte are written without being measured, those of two after it.
+#[test]
+fn the_longest_fields_of_an_alive_fit_at_every_length_of_its_name() {
+    for len in 1..=255 {
+        for meta in [0, 1, 15, 16, 17, 60] {
+            let (name, meta) = ("n".repeat(len), vec![7; meta]);
+            let alive = Alive {
+                incarnation: u32::MAX,
+                node: &name,
+                addr: "[2001:db8::1]:65535".parse().unwrap(),
+                wide_ipv4: false,
+                meta: &meta,
+                versions: Versions::default(),
+            };
+            let packet = packet(false, &[Message::Alive(alive)]);
+            let read: Result<Vec<_>, _> = read_packet(&packet).unwrap().collect();
+            assert_eq!(read.unwrap(), [Message::Alive(alive)], "{len}");
         }
     }
 }
