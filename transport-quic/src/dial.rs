@@ -1,11 +1,12 @@
 //! Dialling: at most one dial to a peer at a time, that all who want to speak to it wait for.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use memberlist_transport::canonical_addr;
-use tokio::sync::watch;
+use tokio::sync::{Notify, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Conn;
@@ -17,6 +18,15 @@ use crate::transport::Shared;
 /// QUIC sends its first packet again at ever longer intervals, and who comes up late would be found
 /// late.
 const SILENCE: Duration = Duration::from_millis(1500);
+
+/// How many handshakes are begun for packets at a time: what is late on a machine that is busy with handshakes
+/// is begun again, and with too many nothing is done any more.
+pub(crate) const DIAL_TURNS: usize = 2;
+
+/// A handshake that does not end counts for so many pauses. Where the peer is far away or silent that is a
+/// twentieth of a second, so that 40 a second are begun at least; on a busy machine each pause takes longer.
+const TURN_PAUSES: usize = 10;
+const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long answers that have come may take to be looked at.
 const LATE_ANSWER: Duration = Duration::from_millis(20);
@@ -40,15 +50,27 @@ impl Shared {
         if let Some(dialling) = pool.dialling(addr) {
             return dialling;
         }
-        let silent = pool.get(addr).filter(|conn| self.is_unanswered(conn)).cloned();
-        let (done, dialling) = watch::channel(None);
+        let there = pool.get(addr);
+        let first = there.is_none();
+        let silent = there.filter(|conn| self.is_unanswered(conn)).cloned();
+        let (done, outcome) = watch::channel(None);
+        let urgent = Arc::new(Notify::new());
+        let dialling = Dialling { outcome, urgent: Arc::clone(&urgent) };
         pool.begin_dial(addr, dialling.clone());
         let shared = Arc::clone(self);
         let name = name.map(str::to_owned);
         tokio::spawn(async move {
             let dialled = match shared.late_answer(silent).await {
                 Some(conn) => Ok(conn),
-                None => shared.dial_once(addr, name.as_deref()).await,
+                None => {
+                    let turn = shared.turn(&urgent).await;
+                    // Where there was none the peer may have dialled meanwhile.
+                    let made = lock(&shared.pool).get(addr).filter(|_| first).cloned();
+                    match made {
+                        Some(conn) => Ok(conn),
+                        None => shared.dial_in_turn(addr, name.as_deref(), turn).await,
+                    }
+                }
             };
             let failure = dialled.as_ref().err().cloned();
             if failure.is_some() {
@@ -60,6 +82,31 @@ impl Shared {
             let _ = done.send(Some(dialled));
         });
         dialling
+    }
+
+    /// Waits until few others dial, but not if it is urgent.
+    async fn turn(&self, urgent: &Notify) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            () = urgent.notified() => None,
+            turn = self.dial_turns.acquire() => turn.ok(),
+        }
+    }
+
+    /// Gives the turn back when it has dialled, or after a moment: where the peer is far or silent a handshake
+    /// takes time, but none of the processor's.
+    async fn dial_in_turn(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        name: Option<&str>,
+        turn: Option<SemaphorePermit<'_>>,
+    ) -> Result<Arc<Conn>, DialError> {
+        let mut dial = pin!(self.dial_once(addr, name));
+        tokio::select! {
+            dialled = &mut dial => return dialled,
+            () = turn_is_over() => drop(turn),
+        }
+        dial.await
     }
 
     /// The connection that looks silent, if it was only not listened to: after a pause of this process
@@ -126,6 +173,12 @@ impl Shared {
         self.counters.connections_dialled.add_one();
         debug_assert_eq!(canonical_addr(conn.quinn.remote_address()), *lock(&conn.key));
         Ok(conn)
+    }
+}
+
+async fn turn_is_over() {
+    for _ in 0..TURN_PAUSES {
+        sleep(TURN_PAUSE).await;
     }
 }
 

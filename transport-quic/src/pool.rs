@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::connection::Conn;
@@ -40,8 +40,14 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends with the outcome of a dial.
-pub(crate) type Dialling = watch::Receiver<Option<Result<Arc<Conn>, DialError>>>;
+/// A dial that is going on.
+#[derive(Clone)]
+pub(crate) struct Dialling {
+    /// Ends with its outcome.
+    pub(crate) outcome: watch::Receiver<Option<Result<Arc<Conn>, DialError>>>,
+    /// Told when somebody waits for it who will not be kept waiting for others.
+    pub(crate) urgent: Arc<Notify>,
+}
 
 /// The last dial failed.
 struct Failure {
@@ -382,7 +388,8 @@ mod tests {
     fn what_waits_is_counted_until_it_is_taken() {
         let mut pool = Pool::new(Limits { connections: 2, per_source: 9, waiting: 64 });
         let addr = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
-        let dial = |pool: &mut Pool, port| pool.begin_dial(addr(port), watch::channel(None).1);
+        let dialling = || Dialling { outcome: watch::channel(None).1, urgent: Arc::default() };
+        let dial = |pool: &mut Pool, port| pool.begin_dial(addr(port), dialling());
         for round in 0..60 {
             for _ in 0..64 {
                 pool.wait(addr(1000 + round), None, Bytes::from_static(&[7; 1000]));

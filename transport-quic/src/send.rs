@@ -178,7 +178,8 @@ impl Shared {
         name: Option<&str>,
     ) -> Result<Arc<Conn>, DialError> {
         let mut dialling = self.dial(addr, name);
-        let done = dialling.wait_for(Option::is_some).await;
+        dialling.urgent.notify_one();
+        let done = dialling.outcome.wait_for(Option::is_some).await;
         let dialled = done.ok().and_then(|done| done.clone());
         // Without an outcome the runtime is going down.
         let dialled = dialled.unwrap_or(Err(DialError::Closed))?;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::accept::accept_connections;
 use crate::connection::Conn;
+use crate::dial::DIAL_TURNS;
 use crate::endpoint::{self, Certificates, Opened};
 use crate::error::{CloseCode, DialError, in_words};
 use crate::packets::PacketQueue;
@@ -88,6 +89,7 @@ impl QuicTransport {
             packets: PacketQueue::new(config.max_packets_received),
             streams,
             inbound_slots: Arc::new(Semaphore::new(max_streams)),
+            dial_turns: Semaphore::new(DIAL_TURNS),
             lingering: Arc::new(()),
             counters,
             closed: watch::Sender::new(false),
@@ -276,6 +278,8 @@ pub(crate) struct Shared {
     pub(crate) packets: PacketQueue,
     pub(crate) streams: mpsc::Sender<(QuicStream, Source)>,
     pub(crate) inbound_slots: Arc<Semaphore>,
+    /// For handshakes that packets wait for.
+    pub(crate) dial_turns: Semaphore,
     /// Held by streams that were dropped and whose last bytes are under way.
     pub(crate) lingering: Arc<()>,
     pub(crate) counters: Arc<Counters>,
