@@ -48,8 +48,12 @@ impl Shared {
     /// Ends all connections, tells the peers, and frees the port, even if the runtime ends meanwhile.
     pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
         let closes = ClosesSocket(Arc::clone(&self.socket));
-        let sent = |conn: Arc<Conn>| (conn.quinn.stats().udp_tx.datagrams, conn);
-        let conns: Vec<_> = self.conns().into_iter().map(sent).collect();
+        // Counted once it is closed: what was sent just before that is no farewell.
+        let close = |conn: Arc<Conn>| {
+            conn.quinn.close(CloseCode::Closed.code(), CloseCode::Closed.reason().as_bytes());
+            (conn.quinn.stats().udp_tx.datagrams, conn)
+        };
+        let conns: Vec<_> = self.conns().into_iter().map(close).collect();
         self.end();
         // Who has not been told by then finds out by the idle timeout.
         async move {
@@ -76,11 +80,11 @@ impl Drop for ClosesSocket {
 }
 
 /// Waits until the peers of these connections, which are closed, have been told so: one more datagram
-/// has been sent than before.
+/// has been sent than when that was counted.
 async fn told(conns: Vec<(u64, Arc<Conn>)>) {
-    for (before, conn) in conns {
+    for (counted, conn) in conns {
         while matches!(conn.quinn.close_reason(), None | Some(ConnectionError::LocallyClosed))
-            && conn.quinn.stats().udp_tx.datagrams <= before
+            && conn.quinn.stats().udp_tx.datagrams <= counted
         {
             sleep(FLUSH_PAUSE).await;
         }
