@@ -86,6 +86,10 @@ impl Shared {
 
     /// Waits until few others dial, but not if it is urgent.
     async fn turn(&self, urgent: &Notify) -> Option<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.dial_turns.try_acquire() {
+            return Some(turn);
+        }
+        self.counters.dials_delayed.add_one();
         tokio::select! {
             biased;
             () = urgent.notified() => None,

@@ -58,6 +58,8 @@ memberlist_transport::counters! {
         connections_dialled,
         /// Dials that failed or timed out.
         dials_failed,
+        /// Dials for packets that had to wait until others were done: few go on at a time.
+        dials_delayed,
         /// Connections that peers dialled and made.
         connections_accepted,
         /// Handshakes of peers that failed: no certificate, the wrong one, not memberlist.

@@ -136,6 +136,7 @@ async fn few_handshakes_begin_at_once_and_silent_peers_hold_up_nobody_for_long()
     assert_eq!(within("a packet", recv(&peer)).await.unwrap().0, b"behind them");
     let last = silent[19].readable();
     within("all have had their turn", last).await.unwrap();
+    assert_eq!(node.stats().dials_delayed, 20);
 }
 
 /// Packets to nobody are dropped from the front of a short queue, and all when the dial fails.
@@ -189,11 +190,7 @@ fn futures_ready<R>(future: impl Future<Output = R>) -> R {
 async fn packets_in_the_moment_of_a_connection_are_not_stranded() {
     let ca = ca();
     let tls = ca.tls("node").unwrap();
-    let node = Arc::new(bind_with(tls.clone(), |config| {
-        config.max_packets_waiting = 1_000_000;
-        // A farewell may get lost, and then nothing but silence tells.
-        config.idle_timeout = Duration::from_secs(5);
-    }));
+    let node = Arc::new(bind_with(tls.clone(), |config| config.max_packets_waiting = 1_000_000));
     let (mut calls, rounds) = (0, 30);
     for made in 0..rounds {
         let peer = bind(tls.clone());

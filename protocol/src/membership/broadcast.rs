@@ -236,11 +236,11 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
 
     /// The items in the order in which they would be taken.
     pub fn iter(&self) -> impl Iterator<Item = (&Encoded, &T)> {
-        self.in_order().map(|(_, item)| (&item.encoded, &item.tag))
+        self.in_order().map(|item| (&item.encoded, &item.tag))
     }
 
-    fn in_order(&self) -> impl Iterator<Item = (u32, &Item<K, T>)> {
-        self.order.iter().map(|&at| (at, &self.items[at as usize]))
+    fn in_order(&self) -> impl Iterator<Item = &Item<K, T>> {
+        self.order.iter().map(|&at| &self.items[at as usize])
     }
 
     /// What is carried along with the items, in no order.
@@ -370,8 +370,8 @@ impl<K: Clone + Eq + Hash, T> BroadcastQueue<K, T> {
 
     /// Whether an item waits that was sent less often than this, and of whose tag `wanted` says so.
     pub fn has_fresh(&self, below: u32, mut wanted: impl FnMut(&T) -> bool) -> bool {
-        let mut fresh = self.in_order().take_while(|(_, item)| item.transmits < below);
-        fresh.any(|(_, item)| wanted(&item.tag))
+        let mut fresh = self.in_order().take_while(|item| item.transmits < below);
+        fresh.any(|item| wanted(&item.tag))
     }
 
     /// Takes items for one packet that were sent less often than `below`, and of whose tag `wanted` says so.
