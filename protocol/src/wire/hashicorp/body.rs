@@ -146,7 +146,13 @@ macro_rules! body {
             match from.container()? {
                 Container::Nil => {}
                 Container::Map(len) => {
-                    for _ in 0..len {
+                    let mut left = len;
+                    // As Go writes them; then whatever comes in whatever order.
+                    $( if left > 0 && from.skip_key($key) {
+                        left -= 1;
+                        body.$field = Field::read(from)?;
+                    } )*
+                    for _ in 0..left {
                         match from.key()?.as_ref() {
                             $( key if key == $key.as_bytes() => {
                                 body.$field = Field::read(from)?;
@@ -358,6 +364,37 @@ mod tests {
         assert_eq!(nack(b"\x81\xA0\x01"), refused);
         assert_eq!(nack(b"\x82\xC0\x01\xA5SeqNo\x02"), refused);
         assert_eq!(nack(b"\x82\xA1 \x01\xA5SeqNo\x02"), Ok(2));
+    }
+
+    #[test]
+    fn fields_come_in_any_order_and_the_last_of_a_name_counts() {
+        let accusation = |bytes: &[u8]| {
+            let mut reader = Reader::new(bytes);
+            let read = Accusation::read(&mut reader).map(|body| {
+                let text = |text: Text<'_>| String::from_utf8(text.into_owned()).unwrap();
+                (text(body.from), body.incarnation, text(body.node))
+            });
+            (read, reader.rest().len())
+        };
+        let (from, incarnation, node) =
+            (b"\xA4From\xA1f", b"\xABIncarnation\x07", b"\xA4Node\xA1n");
+        let fields: [&[u8]; 3] = [from, incarnation, node];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let [a, b, c] = order.map(|at| fields[at]);
+            let read = accusation(&[b"\x83", a, b, c, b"behind"].concat());
+            assert_eq!(read, (Ok(("f".into(), 7, "n".into())), 6), "{order:?}");
+        }
+        // Twice, once with the key as a string of another family, and with a field of another name.
+        let wide = b"\xD9\x04From\xA1g";
+        let read = accusation(&[b"\x84", from.as_slice(), wide, b"\xA2No\x01", node].concat());
+        assert_eq!(read, (Ok(("g".into(), 0, "n".into())), 0));
+        let read = accusation(&[b"\x84", wide.as_slice(), node, from, b"\xA5Nodes\x01"].concat());
+        assert_eq!(read, (Ok(("f".into(), 0, "n".into())), 0));
+        // Fewer than there are bytes for, and more.
+        let read = accusation(&[b"\x81", from.as_slice(), incarnation].concat());
+        assert_eq!(read, (Ok(("f".into(), 0, String::new())), incarnation.len()));
+        let (read, _) = accusation(&[b"\x82", from.as_slice()].concat());
+        assert!(matches!(read, Err(ReadError::Truncated { .. })), "{read:?}");
     }
 
     #[test]

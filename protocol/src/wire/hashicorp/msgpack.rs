@@ -172,6 +172,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes over this key, which has less than 32 bytes, if it stands here as Go writes it.
+    #[inline]
+    pub(super) fn skip_key(&mut self, key: &str) -> bool {
+        let Some((&marker, behind)) = self.rest().split_first() else {
+            return false;
+        };
+        let found = marker == Marker::FixStr(key.len() as u8).to_u8()
+            && behind.starts_with(key.as_bytes())
+            && self.values < MAX_VALUES;
+        if found {
+            self.values += 1;
+            self.at += 1 + key.len();
+        }
+        found
+    }
+
     /// The value of a text field; nil reads as empty. Go's codec also takes an array of
     /// numbers.
     pub(super) fn text(&mut self) -> Read<Cow<'a, [u8]>> {
