@@ -106,7 +106,9 @@ pub(crate) async fn accept_connections(shared: Arc<Shared>) {
             Some(place) => {
                 let handshake = handshake(Arc::clone(&shared), incoming);
                 let shared = Arc::clone(&shared);
+                let handshaking = Arc::clone(&shared.handshaking);
                 tokio::spawn(async move {
+                    let _handshaking = handshaking;
                     tokio::select! {
                         () = place.dropped.notified() => {
                             shared.counters.handshakes_dropped_over_limit.add_one();

@@ -55,9 +55,19 @@ impl Shared {
         };
         let conns: Vec<_> = self.conns().into_iter().map(close).collect();
         self.end();
+        let handshaking = Arc::downgrade(&self.handshaking);
         // Who has not been told by then finds out by the idle timeout.
         async move {
-            let _ = timeout(FAREWELL, told(conns)).await;
+            let all_told = async {
+                // Who is in the middle of a handshake is refused, and may not even have been looked at yet.
+                // One is the transport's.
+                sleep(FLUSH_PAUSE).await;
+                while handshaking.strong_count() > 1 {
+                    sleep(FLUSH_PAUSE).await;
+                }
+                told(conns).await;
+            };
+            let _ = timeout(FAREWELL, all_told).await;
             drop(closes);
         }
     }
@@ -79,13 +89,18 @@ impl Drop for ClosesSocket {
     }
 }
 
-/// Waits until the peers of these connections, which are closed, have been told so: one more datagram
-/// has been sent than when that was counted.
+/// Waits until the peers of these connections, which are closed, have been told so.
 async fn told(conns: Vec<(u64, Arc<Conn>)>) {
+    let is_told = |counted: u64, conn: &Conn| {
+        let by_peer =
+            !matches!(conn.quinn.close_reason(), None | Some(ConnectionError::LocallyClosed));
+        let stats = conn.quinn.stats();
+        // One more datagram has been sent than when that was counted. Or it was sent before already, and
+        // the peer has answered it with its own.
+        by_peer || stats.udp_tx.datagrams > counted || stats.frame_rx.connection_close > 0
+    };
     for (counted, conn) in conns {
-        while matches!(conn.quinn.close_reason(), None | Some(ConnectionError::LocallyClosed))
-            && conn.quinn.stats().udp_tx.datagrams <= counted
-        {
+        while !is_told(counted, &conn) {
             sleep(FLUSH_PAUSE).await;
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memberlist_transport::canonical_addr;
-use tokio::sync::{Notify, SemaphorePermit, watch};
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Conn;
@@ -19,12 +19,13 @@ use crate::transport::Shared;
 /// late.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// How many handshakes are begun for packets at a time: what is late on a machine that is busy with handshakes
-/// is begun again, and with too many nothing is done any more.
+/// How many handshakes are begun for packets at a time, and as many to peers that did not answer last: what is
+/// late on a machine that is busy with handshakes is begun again, and with too many nothing is done any more.
 pub(crate) const DIAL_TURNS: usize = 2;
 
-/// A handshake that does not end counts for so many pauses. Where the peer is far away or silent that is a
-/// twentieth of a second, so that 40 a second are begun at least; on a busy machine each pause takes longer.
+/// A handshake that does not end counts for so many pauses. Where the peer is far away or silent that is 60
+/// ms, timers being late by up to one, so that each turn begins 16 a second; on a busy machine each pause takes
+/// longer.
 const TURN_PAUSES: usize = 10;
 const TURN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -35,9 +36,15 @@ const LATE_ANSWER: Duration = Duration::from_millis(20);
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
 
 impl Shared {
-    /// The dial to this address that is going on, or a new one.
-    pub(crate) fn dial(self: &Arc<Self>, addr: SocketAddr, name: Option<&str>) -> Dialling {
-        self.dial_from(&mut lock(&self.pool), addr, name)
+    /// The dial to this address that is going on, or a new one. `urgent`: the caller will not be kept
+    /// waiting for others.
+    pub(crate) fn dial(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        name: Option<&str>,
+        urgent: bool,
+    ) -> Dialling {
+        self.dial_from(&mut lock(&self.pool), addr, name, urgent)
     }
 
     /// As `dial`, for who looks into the pool before.
@@ -46,57 +53,122 @@ impl Shared {
         pool: &mut Pool,
         addr: SocketAddr,
         name: Option<&str>,
+        urgent: bool,
     ) -> Dialling {
         if let Some(dialling) = pool.dialling(addr) {
+            if urgent {
+                dialling.urgent.send_replace(true);
+            }
             return dialling;
         }
         let there = pool.get(addr);
-        let first = there.is_none();
+        let known = there.map(|conn| conn.id());
         let silent = there.filter(|conn| self.is_unanswered(conn)).cloned();
+        let again = silent.is_some() || pool.has_failed(addr);
         let (done, outcome) = watch::channel(None);
-        let urgent = Arc::new(Notify::new());
-        let dialling = Dialling { outcome, urgent: Arc::clone(&urgent) };
+        let urgent = watch::Sender::new(urgent);
+        let dialling = Dialling { outcome, urgent: urgent.clone() };
         pool.begin_dial(addr, dialling.clone());
-        let shared = Arc::clone(self);
+        let dial = Dial { shared: Arc::clone(self), addr, known, again, urgent };
         let name = name.map(str::to_owned);
-        tokio::spawn(async move {
-            let dialled = match shared.late_answer(silent).await {
-                Some(conn) => Ok(conn),
-                None => {
-                    let turn = shared.turn(&urgent).await;
-                    // Where there was none the peer may have dialled meanwhile.
-                    let made = lock(&shared.pool).get(addr).filter(|_| first).cloned();
-                    match made {
-                        Some(conn) => Ok(conn),
-                        None => shared.dial_in_turn(addr, name.as_deref(), turn).await,
-                    }
-                }
-            };
-            let failure = dialled.as_ref().err().cloned();
-            if failure.is_some() {
-                shared.counters.dials_failed.add_one();
+        // In the runtime that lives as long as the socket, as others may come to wait for it.
+        self.runtime.spawn(async move {
+            if let Some(dialled) = dial.run(name.as_deref(), silent).await {
+                // If nobody waits for it, the pool has it all the same.
+                let _ = done.send(Some(dialled));
             }
-            let lost = lock(&shared.pool).end_dial(addr, failure);
-            shared.counters.packets_dropped_waiting.add(lost);
-            // If nobody waits for it, the pool has it all the same.
-            let _ = done.send(Some(dialled));
         });
         dialling
     }
+}
 
-    /// Waits until few others dial, but not if it is urgent.
-    async fn turn(&self, urgent: &Notify) -> Option<SemaphorePermit<'_>> {
-        if let Ok(turn) = self.dial_turns.try_acquire() {
+/// A dial from its place in the queue to its outcome.
+struct Dial {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    /// The connection that was there when it was asked for.
+    known: Option<usize>,
+    /// The peer did not answer last.
+    again: bool,
+    urgent: watch::Sender<bool>,
+}
+
+impl Dial {
+    /// The outcome, or nothing if meanwhile nobody needs one any more.
+    async fn run(
+        self,
+        name: Option<&str>,
+        silent: Option<Arc<Conn>>,
+    ) -> Option<Result<Arc<Conn>, DialError>> {
+        let shared = &self.shared;
+        let mut dialled = shared.late_answer(silent).await.map(Ok);
+        if dialled.is_none() {
+            let turn = self.turn().await;
+            dialled = self.made_meanwhile().map(Ok);
+            if dialled.is_none() {
+                if self.gives_up() {
+                    return None;
+                }
+                dialled = Some(shared.dial_in_turn(self.addr, name, turn).await);
+            }
+        }
+        let failure = dialled.as_ref().and_then(|dialled| dialled.as_ref().err()).cloned();
+        if failure.is_some() {
+            shared.counters.dials_failed.add_one();
+        }
+        self.end(&mut lock(&shared.pool), failure);
+        dialled
+    }
+
+    /// Waits until few others dial, but not if it is urgent. Who did not answer last waits for its like
+    /// only, so that those who are silent hold up nobody else again and again.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let shared = &self.shared;
+        let turns = if self.again { &shared.dial_turns_again } else { &shared.dial_turns };
+        if let Ok(turn) = turns.try_acquire() {
             return Some(turn);
         }
-        self.counters.dials_delayed.add_one();
+        let mut urgent = self.urgent.subscribe();
+        if !*urgent.borrow_and_update() {
+            shared.counters.dials_delayed.add_one();
+        }
+        let hurried = async {
+            // An error would mean that the sender is gone, and `self` has one.
+            let _ = urgent.wait_for(|urgent| *urgent).await;
+        };
         tokio::select! {
             biased;
-            () = urgent.notified() => None,
-            turn = self.dial_turns.acquire() => turn.ok(),
+            () = hurried => None,
+            // What waits has a moment left to leave.
+            () = shared.until_closed() => None,
+            turn = turns.acquire() => turn.ok(),
         }
     }
 
+    /// A connection that does what this dial is for: the peer has dialled.
+    fn made_meanwhile(&self) -> Option<Arc<Conn>> {
+        let made = lock(&self.shared.pool).get(self.addr).cloned()?;
+        (self.known != Some(made.id()) && !self.shared.is_outdated(&made)).then_some(made)
+    }
+
+    /// Whether the packets that asked for it have waited for too long, and nobody else needs it.
+    fn gives_up(&self) -> bool {
+        let mut pool = lock(&self.shared.pool);
+        // Looked at under the lock under which others join.
+        let needed = *self.urgent.borrow() || self.known.is_some() || pool.has_fresh(self.addr);
+        if !needed {
+            self.end(&mut pool, None);
+        }
+        !needed
+    }
+
+    fn end(&self, pool: &mut Pool, failure: Option<DialError>) {
+        let lost = pool.end_dial(self.addr, failure);
+        self.shared.counters.packets_dropped_waiting.add(lost);
+    }
+}
+
+impl Shared {
     /// Gives the turn back when it has dialled, or after a moment: where the peer is far or silent a handshake
     /// takes time, but none of the processor's.
     async fn dial_in_turn(
@@ -138,6 +210,7 @@ impl Shared {
         let certificates = self.certificates.load_full();
         let server_name = certificates.tls.server_name(name, addr.ip());
         let within = self.config.handshake_timeout;
+        let _handshaking = Arc::clone(&self.handshaking);
         let connecting = async {
             let mut silence = SILENCE;
             loop {

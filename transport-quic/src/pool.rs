@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::connection::Conn;
@@ -24,6 +24,8 @@ const MAX_WAITING_BYTES: usize = 4 << 20;
 /// Packets wait for a connection this long at most: what they say is old then, and who comes to the
 /// address later is perhaps another.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+/// As many dials may go on for packets. More could not begin before the packets are too old.
+const MAX_DIALS: usize = 4096;
 /// The pause after a dial that failed, in which packets fail at once; doubled for each further
 /// failure up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -45,8 +47,8 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Dialling {
     /// Ends with its outcome.
     pub(crate) outcome: watch::Receiver<Option<Result<Arc<Conn>, DialError>>>,
-    /// Told when somebody waits for it who will not be kept waiting for others.
-    pub(crate) urgent: Arc<Notify>,
+    /// Whether somebody waits for it who will not be kept waiting for others. Changed under the pool's lock.
+    pub(crate) urgent: watch::Sender<bool>,
 }
 
 /// The last dial failed.
@@ -110,6 +112,7 @@ pub(crate) struct Pool {
     /// How many connections each source has dialled.
     accepted_of: HashMap<IpAddr, usize>,
     waiting_bytes: usize,
+    dials: usize,
     /// How many peers the last look at all of them left.
     pruned: usize,
 }
@@ -135,6 +138,7 @@ impl Pool {
             conns: HashMap::new(),
             accepted_of: HashMap::new(),
             waiting_bytes: 0,
+            dials: 0,
             pruned: 0,
         }
     }
@@ -177,6 +181,22 @@ impl Pool {
         self.peers.get(&addr)?.dialling.clone()
     }
 
+    /// Whether so many dials go on that packets may begin no other.
+    pub(crate) fn is_full_of_dials(&self) -> bool {
+        self.dials >= MAX_DIALS
+    }
+
+    /// Whether the peer did not answer last, and has not been heard since.
+    pub(crate) fn has_failed(&self, addr: SocketAddr) -> bool {
+        self.peers.get(&addr).is_some_and(|peer| peer.failure.is_some())
+    }
+
+    /// Whether a packet waits that is not too old to be sent.
+    pub(crate) fn has_fresh(&self, addr: SocketAddr) -> bool {
+        let newest = self.peers.get(&addr).and_then(|peer| peer.waiting.back());
+        newest.is_some_and(|newest| newest.since.elapsed() <= MAX_WAIT)
+    }
+
     /// Whether packets wait for a dial.
     pub(crate) fn has_waiting(&self) -> bool {
         self.peers.values().any(|peer| peer.dialling.is_some() && !peer.waiting.is_empty())
@@ -185,7 +205,8 @@ impl Pool {
     /// Notes a dial that begins.
     pub(crate) fn begin_dial(&mut self, addr: SocketAddr, dialling: Dialling) {
         self.prune();
-        self.peers.entry(addr).or_default().dialling = Some(dialling);
+        let before = self.peers.entry(addr).or_default().dialling.replace(dialling);
+        self.dials += usize::from(before.is_none());
     }
 
     /// Forgets peers of which nothing is to be remembered, when there are many.
@@ -224,7 +245,9 @@ impl Pool {
     /// Notes that a dial is over, and gives how many packets that waited for it are lost.
     pub(crate) fn end_dial(&mut self, addr: SocketAddr, failure: Option<DialError>) -> usize {
         let Some(peer) = self.peers.get_mut(&addr) else { return 0 };
-        peer.dialling = None;
+        if peer.dialling.take().is_some() {
+            self.dials -= 1;
+        }
         if let Some(error) = failure {
             self.fail(addr, error);
         }
@@ -282,16 +305,21 @@ impl Pool {
         };
         peer.conn = Some(Arc::clone(&keep));
         admitted.replaced = replaced;
+        self.hand_over(addr, keep, &mut admitted);
+        Ok(admitted)
+    }
+
+    /// Gives out what waits for this address, to which there is a connection now.
+    fn hand_over(&mut self, addr: SocketAddr, conn: Arc<Conn>, admitted: &mut Admitted) {
         let waiting = self.take_waiting(addr);
         let all = waiting.len();
         let fits = |waiting: &Waiting| {
-            waiting.since.elapsed() <= MAX_WAIT && keep.is(waiting.name.as_deref())
+            waiting.since.elapsed() <= MAX_WAIT && conn.is(waiting.name.as_deref())
         };
         let packets = waiting.into_iter().filter(fits).map(|waiting| waiting.packet);
         let packets: Vec<_> = packets.collect();
         admitted.unsent = all - packets.len();
-        admitted.waiting = (!packets.is_empty()).then_some((keep, packets));
-        Ok(admitted)
+        admitted.waiting = (!packets.is_empty()).then_some((conn, packets));
     }
 
     /// Whether a connection from this address replaces one, instead of being one more of its source: a
@@ -328,12 +356,13 @@ impl Pool {
         }
     }
 
-    /// The peer goes on from another address. A connection that is there already stays in use.
-    pub(crate) fn rekey(&mut self, id: usize, addr: SocketAddr) -> bool {
-        let Some(conn) = self.conns.get(&id).cloned() else { return false };
+    /// The peer goes on from another address. A connection that is there already stays in use. Nothing if
+    /// that was known.
+    pub(crate) fn rekey(&mut self, id: usize, addr: SocketAddr) -> Option<Admitted> {
+        let conn = self.conns.get(&id).cloned()?;
         let before = std::mem::replace(&mut *lock(&conn.key), addr);
         if before == addr {
-            return false;
+            return None;
         }
         if !conn.dialled {
             self.uncount_accepted(before.ip());
@@ -352,7 +381,11 @@ impl Pool {
         if peer.conn.is_none() {
             peer.conn = used;
         }
-        true
+        let mut admitted = Admitted::default();
+        if let Some(conn) = peer.conn.clone() {
+            self.hand_over(addr, conn, &mut admitted);
+        }
+        Some(admitted)
     }
 }
 
@@ -388,7 +421,8 @@ mod tests {
     fn what_waits_is_counted_until_it_is_taken() {
         let mut pool = Pool::new(Limits { connections: 2, per_source: 9, waiting: 64 });
         let addr = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
-        let dialling = || Dialling { outcome: watch::channel(None).1, urgent: Arc::default() };
+        let dialling =
+            || Dialling { outcome: watch::channel(None).1, urgent: watch::Sender::new(false) };
         let dial = |pool: &mut Pool, port| pool.begin_dial(addr(port), dialling());
         for round in 0..60 {
             for _ in 0..64 {

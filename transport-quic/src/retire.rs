@@ -114,7 +114,7 @@ impl Shared {
     fn dial_anew(self: &Arc<Self>, conn: &Conn) {
         let addr = *lock(&conn.key);
         if lock(&self.pool).failing(addr).is_none() {
-            self.dial(addr, conn.name.as_deref()).urgent.notify_one();
+            self.dial(addr, conn.name.as_deref(), true);
         }
     }
 }

@@ -40,7 +40,7 @@ impl Shared {
         };
         drop(pool);
         if self.is_outdated(&conn) && lock(&self.pool).failing(addr).is_none() {
-            self.dial(addr, name);
+            self.dial(addr, name, false);
         }
         if !conn.is(name) {
             return Err(self.not_sent(addr, self.wrong_name(&conn, name)));
@@ -76,8 +76,13 @@ impl Shared {
             drop(pool);
             return Err(self.not_sent(addr, error));
         }
+        if !dialling && pool.is_full_of_dials() {
+            drop(pool);
+            self.counters.packets_dropped_waiting.add_one();
+            return Ok(());
+        }
         let dropped = pool.wait(addr, name, Bytes::copy_from_slice(packet));
-        self.dial_from(&mut pool, addr, name);
+        self.dial_from(&mut pool, addr, name, false);
         drop(pool);
         self.counters.packets_dropped_waiting.add(dropped);
         Ok(())
@@ -177,8 +182,7 @@ impl Shared {
         addr: SocketAddr,
         name: Option<&str>,
     ) -> Result<Arc<Conn>, DialError> {
-        let mut dialling = self.dial(addr, name);
-        dialling.urgent.notify_one();
+        let mut dialling = self.dial(addr, name, true);
         let done = dialling.outcome.wait_for(Option::is_some).await;
         let dialled = done.ok().and_then(|done| done.clone());
         // Without an outcome the runtime is going down.

@@ -58,7 +58,8 @@ memberlist_transport::counters! {
         connections_dialled,
         /// Dials that failed or timed out.
         dials_failed,
-        /// Dials for packets that had to wait until others were done: few go on at a time.
+        /// Dials for packets that had to wait until others were done: two go on at a time. What waits for them
+        /// longer than a second counts as `packets_dropped_waiting`.
         dials_delayed,
         /// Connections that peers dialled and made.
         connections_accepted,

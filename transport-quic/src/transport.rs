@@ -22,7 +22,7 @@ use crate::dial::DIAL_TURNS;
 use crate::endpoint::{self, Certificates, Opened};
 use crate::error::{CloseCode, DialError, in_words};
 use crate::packets::PacketQueue;
-use crate::pool::{Limits, Pool, lock};
+use crate::pool::{Admitted, Limits, Pool, lock};
 use crate::retire::{retire, retire_before, retire_late};
 use crate::socket::Socket;
 use crate::stats::Counters;
@@ -58,7 +58,6 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 pub struct QuicTransport {
     shared: Arc<Shared>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<(QuicStream, Source)>>,
-    runtime: Handle,
 }
 
 impl QuicTransport {
@@ -90,16 +89,19 @@ impl QuicTransport {
             streams,
             inbound_slots: Arc::new(Semaphore::new(max_streams)),
             dial_turns: Semaphore::new(DIAL_TURNS),
+            dial_turns_again: Semaphore::new(DIAL_TURNS),
             lingering: Arc::new(()),
+            handshaking: Arc::new(()),
             counters,
             closed: watch::Sender::new(false),
             reloading: Mutex::default(),
             warned: Mutex::default(),
             config,
+            runtime,
         });
         tokio::spawn(accept_connections(Arc::clone(&shared)));
         let accepted = tokio::sync::Mutex::new(accepted);
-        Ok(Self { shared, accepted, runtime })
+        Ok(Self { shared, accepted })
     }
 
     /// The bound address, with its port.
@@ -129,7 +131,7 @@ impl QuicTransport {
     /// nothing changes then.
     pub fn reload(&self, tls: TlsConfig) -> Result<(), TlsError> {
         // Not asynchronous, so who calls it may be outside, as a thread that watches files.
-        let _within = self.runtime.enter();
+        let _within = self.shared.runtime.enter();
         self.shared.reload(tls)
     }
 
@@ -184,7 +186,7 @@ impl Drop for QuicTransport {
     fn drop(&mut self) {
         self.shared.stop();
         // What holds a stream holds the socket as well, and nobody waits for that.
-        self.runtime.spawn(self.shared.farewell());
+        self.shared.runtime.spawn(self.shared.farewell());
     }
 }
 
@@ -269,6 +271,8 @@ impl Transport for QuicTransport {
 /// What the tasks share. They end when the endpoint is closed.
 pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
+    /// That the socket was opened in.
+    pub(crate) runtime: Handle,
     addr: SocketAddr,
     pub(crate) local: Local,
     pub(crate) socket: Arc<Socket>,
@@ -280,8 +284,12 @@ pub(crate) struct Shared {
     pub(crate) inbound_slots: Arc<Semaphore>,
     /// For handshakes that packets wait for.
     pub(crate) dial_turns: Semaphore,
+    /// For those with peers that did not answer last.
+    pub(crate) dial_turns_again: Semaphore,
     /// Held by streams that were dropped and whose last bytes are under way.
     pub(crate) lingering: Arc<()>,
+    /// Held by handshakes.
+    pub(crate) handshaking: Arc<()>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) closed: watch::Sender<bool>,
     reloading: Mutex<()>,
@@ -292,13 +300,9 @@ impl Shared {
     /// Takes a new connection in and serves it.
     pub(crate) fn admit(self: &Arc<Self>, conn: &Arc<Conn>) -> Result<(), CloseCode> {
         let mut pool = lock(&self.pool);
-        let admitted = pool.admit(conn)?;
+        let mut admitted = pool.admit(conn)?;
         // Before others find the connection: what waits goes first.
-        if let Some((conn, waiting)) = admitted.waiting {
-            for packet in waiting {
-                self.send_by(&conn, packet);
-            }
-        }
+        self.send_waiting(&mut admitted);
         drop(pool);
         if let Some(evicted) = admitted.evicted {
             self.counters.connections_evicted.add_one();
@@ -308,12 +312,20 @@ impl Shared {
             self.counters.connections_replaced.add_one();
             tokio::spawn(retire(Arc::downgrade(self), replaced));
         }
-        self.counters.packets_dropped_waiting.add(admitted.unsent);
         tokio::spawn(Arc::clone(conn).run(Arc::clone(self)));
         if conn.generation < self.certificates.load().generation {
             tokio::spawn(retire_late(Arc::downgrade(self), Arc::clone(conn)));
         }
         Ok(())
+    }
+
+    fn send_waiting(&self, admitted: &mut Admitted) {
+        if let Some((conn, waiting)) = admitted.waiting.take() {
+            for packet in waiting {
+                self.send_by(&conn, packet);
+            }
+        }
+        self.counters.packets_dropped_waiting.add(admitted.unsent);
     }
 
     /// A connection is over.
@@ -340,7 +352,9 @@ impl Shared {
 
     /// A peer goes on from another address.
     pub(crate) fn moved(&self, conn: &Conn, addr: SocketAddr) {
-        if lock(&self.pool).rekey(conn.id(), addr) {
+        let mut pool = lock(&self.pool);
+        if let Some(mut admitted) = pool.rekey(conn.id(), addr) {
+            self.send_waiting(&mut admitted);
             self.counters.migrations.add_one();
         }
     }

@@ -111,34 +111,6 @@ async fn one_source_gets_so_many_connections() {
     until("it is gone", || hub.connections().len() == 2).await;
 }
 
-/// Handshakes for packets take turns, which silent peers give up soon; a stream waits for nobody.
-#[tokio::test]
-async fn few_handshakes_begin_at_once_and_silent_peers_hold_up_nobody_for_long() {
-    let ca = ca();
-    let node = bind(ca.tls("node").unwrap());
-    let (peer, other) = (bind(ca.tls("peer").unwrap()), bind(ca.tls("other").unwrap()));
-    let mut silent = Vec::new();
-    for _ in 0..20 {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let nobody = socket.local_addr().unwrap().into();
-        node.send_packet(&nobody, b"x").await.unwrap();
-        silent.push(socket);
-    }
-    let (to_peer, to_other) = (to(&peer), to(&other));
-    node.send_packet(&to_peer, b"behind them").await.unwrap();
-    node.send_packet(&to_other, b"further behind").await.unwrap();
-    within("the first begins", silent[0].readable()).await.unwrap();
-    let begun = |socket: &tokio::net::UdpSocket| socket.try_recv_from(&mut [0; 2000]).is_ok();
-    assert!(!silent[10..].iter().any(begun), "all begin at once");
-
-    within("a stream", node.open_stream(&to_other, PATIENCE)).await.unwrap();
-    assert!(!begun(&silent[19]), "the stream waited for its turn");
-    assert_eq!(within("a packet", recv(&peer)).await.unwrap().0, b"behind them");
-    let last = silent[19].readable();
-    within("all have had their turn", last).await.unwrap();
-    assert_eq!(node.stats().dials_delayed, 20);
-}
-
 /// Packets to nobody are dropped from the front of a short queue, and all when the dial fails.
 #[tokio::test]
 async fn packets_wait_for_a_connection_in_a_bounded_queue() {

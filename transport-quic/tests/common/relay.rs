@@ -92,8 +92,14 @@ impl Relay {
 
     /// From now on the server sees another address.
     pub async fn move_on(&self) -> SocketAddr {
+        self.move_on_after(async |_| ()).await
+    }
+
+    /// As `move_on`, when something has been done with that address.
+    pub async fn move_on_after(&self, act: impl AsyncFnOnce(SocketAddr)) -> SocketAddr {
         let next = socket().await;
         let addr = next.local_addr().unwrap();
+        act(addr).await;
         self.back.send_replace(next);
         addr
     }
