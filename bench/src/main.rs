@@ -45,17 +45,13 @@ enum Command {
     },
 }
 
-/// All that keep a membership.
-const ALL: [Library; 5] =
-    [Library::Net, Library::Quic, Library::Go, Library::Al8n, Library::Kinship];
-
 #[derive(Args, Debug)]
 struct ClusterFlags {
-    /// Which libraries.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = ALL)]
+    /// Which libraries, with commas between them.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "net,quic,go,al8n,kinship")]
     only: Vec<Library>,
-    /// Cluster sizes.
-    #[arg(long, value_delimiter = ',', default_values_t = [50, 100, 200, 500, 1000], value_parser = parse_nodes)]
+    /// Cluster sizes, with commas between them: 2 to 4000.
+    #[arg(long, value_delimiter = ',', default_value = "50,100,200,500,1000", value_parser = parse_nodes)]
     nodes: Vec<usize>,
     /// Runs of each library at each size.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -63,8 +59,13 @@ struct ClusterFlags {
     /// Whether nodes encrypt: with AES-128-GCM, kinship with XChaCha20-Poly1305.
     #[arg(long, value_enum, default_value_t = Secured::Plain)]
     secured: Secured,
-    /// What is done after the mass join.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = PartFlag::ALL)]
+    /// What is done after the mass join, with commas in between.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "idle,broadcast,kill,leave,restart"
+    )]
     parts: Vec<PartFlag>,
     /// Seconds that idle nodes are measured.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -117,7 +118,7 @@ enum PartFlag {
     Idle,
     /// A broadcast to all.
     Broadcast,
-    /// One in a hundred ends without a farewell.
+    /// One in a hundred, and at least one, ends without a farewell.
     Kill,
     /// One in ten leaves.
     Leave,
@@ -126,8 +127,6 @@ enum PartFlag {
 }
 
 impl PartFlag {
-    const ALL: [Self; 5] = [Self::Idle, Self::Broadcast, Self::Kill, Self::Leave, Self::Restart];
-
     fn part(self) -> Option<Part> {
         match self {
             Self::None => None,
@@ -197,6 +196,7 @@ fn cluster(flags: &ClusterFlags) -> Result<(), String> {
         },
     };
     let outputs = Outputs { json: flags.json.clone(), plot: flags.plot.clone() };
+    outputs.check()?;
     let report = plan.carry_out(|report| outputs.save(report))?;
     let saved = outputs.save(&report);
     // The tables are shown though nothing could be saved, and it is saved though nobody reads them.
@@ -216,6 +216,19 @@ struct Outputs {
 }
 
 impl Outputs {
+    /// Whether it can be written: told before hours of work. What is there already stays until there is
+    /// something to put in its place.
+    fn check(&self) -> Result<(), String> {
+        if self.json.is_some() && self.json == self.plot {
+            return Err("--json and --plot: the same file".into());
+        }
+        for path in self.json.iter().chain(&self.plot) {
+            let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            opened.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes all that has been found so far.
     fn save(&self, report: &Report) -> Result<(), String> {
         let write = |path: &PathBuf, text: String| {

@@ -49,10 +49,63 @@ fn a_library_that_cannot_be_had_is_told_and_the_others_are_measured() {
         .expect("it starts");
     let (tables, lines) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{tables}\n{lines}");
+    let told = |text: &str, library| text.find(&format!("{library}: NOT MEASURED, there is no"));
     for library in ["go", "al8n", "kinship"] {
-        assert!(tables.contains(&format!("{library}: NOT MEASURED, there is no")), "{tables}");
+        assert!(
+            told(&tables, library).is_some_and(|at| at < tables.find('|').unwrap()),
+            "{tables}"
+        );
+        assert!(
+            told(&lines, library).is_some_and(|at| at < lines.find("seed").unwrap()),
+            "{lines}"
+        );
     }
     assert!(tables.contains("net: 0.1"), "{tables}");
+}
+
+#[test]
+fn what_cannot_be_written_is_told_and_costs_no_figure() {
+    let small = ["cluster", "--nodes", "3", "--runs", "1", "--only", "net", "--parts", "none"];
+    // It can be opened.
+    let output = bench().args(small).args(["--json", "/dev/full"]).output().expect("it starts");
+    let (tables, lines) = (text(&output.stdout), text(&output.stderr));
+    assert!(!output.status.success() && tables.contains("mass join"), "{tables}\n{lines}");
+    assert!(lines.contains("not kept: /dev/full") && lines.contains("error: /dev/full"), "{lines}");
+
+    let output = bench().args(small).args(["--json", "/nonexistent/x"]).output();
+    let output = output.expect("it starts");
+    let lines = text(&output.stderr);
+    assert!(!output.status.success() && lines.contains("/nonexistent/x"), "{lines}");
+    assert!(!lines.contains("seed") && output.stdout.is_empty(), "told before the run: {lines}");
+}
+
+#[test]
+fn a_report_that_is_there_stays_until_there_is_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("all.json");
+    std::fs::write(&path, "figures").expect("a report");
+    let run = |args: &[&str]| {
+        let mut bench = bench();
+        bench.env("PATH", "/nonexistent").args(["cluster", "--nodes", "3", "--runs", "1"]);
+        let output = bench.args(args).arg("--json").arg(&path).output().expect("it starts");
+        (output.status.success(), text(&output.stderr))
+    };
+    let (done, lines) = run(&["--only", "go"]);
+    assert!(!done && lines.contains("no library is left"), "{lines}");
+    let same = path.display().to_string();
+    let (done, lines) = run(&["--only", "net", "--plot", &same]);
+    assert!(!done && lines.contains("the same file"), "{lines}");
+    assert_eq!(std::fs::read_to_string(&path).expect("the report"), "figures");
+}
+
+/// Nobody of so few leaves, and nobody returns.
+#[test]
+fn what_is_not_done_has_no_figure() {
+    let args = ["cluster", "--nodes", "2", "--runs", "1", "--only", "net", "--parts"];
+    let output = bench().args(args).arg("leave,restart").output().expect("it starts");
+    let (tables, lines) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && tables.contains("mass join"), "{tables}\n{lines}");
+    assert!(!tables.contains("leave") && !tables.contains("return"), "{tables}");
 }
 
 #[test]

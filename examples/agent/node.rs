@@ -253,7 +253,11 @@ impl<T: AgentTransport> Agent<T> {
         }
         let answer = match joined.is_empty() {
             true => {
-                let text = "no seed could be joined; the agent goes on without";
+                let text = match command {
+                    // The node has them as its own.
+                    "--join" => "no seed could be joined; they are tried again while it is alone",
+                    _ => "no seed could be joined; the agent goes on without",
+                };
                 Report::error(Some(command), text)
             }
             false => Report::Joined {

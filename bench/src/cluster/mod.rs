@@ -18,7 +18,7 @@ use self::limits::Limits;
 use self::programs::{Library, Programs};
 use self::report::{Case, Machine, Report};
 use self::scenario::Scenario;
-use self::worker::{Program, Worker};
+use self::worker::{Program, Traffic, Worker};
 
 /// What is to be compared.
 #[derive(Clone, Debug, Serialize)]
@@ -43,64 +43,65 @@ impl Plan {
     /// The libraries take turns, run by run, so that what changes on the machine meanwhile meets all of
     /// them.
     ///
-    /// `keep` gets what has been found so far, at the beginning and after each size.
+    /// `keep` gets what has been found so far, after each size. Where it fails that is told, and the
+    /// comparison goes on.
     ///
     /// # Errors
-    /// If the machine has no room for it, or nothing can be compared, or it cannot be kept.
+    /// If the machine has no room for it, or nothing can be compared.
     pub fn carry_out(
-        mut self,
+        self,
         mut keep: impl FnMut(&Report) -> Result<(), String>,
     ) -> Result<Report, String> {
         let largest = self.nodes.iter().copied().max().unwrap_or_default();
         Limits::of_this_process()?.check(largest)?;
-        let empty = |plan: &Self, absent| Report {
-            plan: plan.clone(),
+        let (programs, absent) = self.programs();
+        let why = |(library, why): (&Library, &String)| format!("{library}: NOT MEASURED, {why}");
+        let missing: Vec<_> = absent.iter().map(why).collect();
+        if programs.is_empty() {
+            return Err(format!("no library is left to be measured\n{}", missing.join("\n")));
+        }
+        // Told before hours of work. An error means that nobody reads.
+        missing.iter().for_each(|line| drop(writeln!(std::io::stderr(), "{line}")));
+        let others = Traffic::of_others()?;
+        let libraries: Vec<_> = programs.keys().copied().collect();
+        let (sizes, runs) = (self.sizes(), self.runs);
+        let bar = bar(runs * (sizes.len() * libraries.len()) as u64);
+        let said = |line: String| bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
+        let mut report = Report {
+            plan: self,
             machine: Machine::here(),
             versions: BTreeMap::new(),
             absent,
+            others,
             cases: Vec::new(),
         };
-        // What cannot be kept is told before hours of work.
-        keep(&empty(&self, BTreeMap::new()))?;
-        let (programs, absent) = self.programs();
-        self.libraries.retain(|library| programs.contains_key(library));
-        if self.libraries.is_empty() {
-            let all: Vec<_> =
-                absent.iter().map(|(library, why)| format!("{library}: {why}")).collect();
-            return Err(format!("no library is left to be measured; {}", all.join("; ")));
-        }
-        let mut report = empty(&self, absent);
-        let bar = bar(self.total_runs());
-        for (nodes, encrypted) in self.sizes() {
-            let mut runs = vec![Vec::new(); self.libraries.len()];
-            for number in 0..self.runs {
-                for (runs, library) in runs.iter_mut().zip(&self.libraries) {
-                    let seed = self.seed.wrapping_add(number);
-                    let said = |part: &str| {
+        for (nodes, encrypted) in sizes {
+            let mut of_size = vec![Vec::new(); libraries.len()];
+            for number in 0..runs {
+                for (runs, library) in of_size.iter_mut().zip(&libraries) {
+                    let seed = report.plan.seed.wrapping_add(number);
+                    let does = |part: &str| {
                         bar.set_message(format!("{library}, {nodes} nodes: {part}"));
                     };
-                    let scenario = self.scenario.of(*library);
+                    let scenario = report.plan.scenario.of(*library);
                     let run = match Worker::start(&programs[library]) {
                         Ok(mut worker) => {
                             report.versions.insert(*library, worker.hello.version.clone());
-                            scenario.run(&mut worker, nodes, encrypted, seed, said)
+                            scenario.run(&mut worker, nodes, encrypted, seed, does)
                         }
                         Err(error) => scenario.not_run(seed, error),
                     };
-                    let line = report::line(*library, nodes, encrypted, &run);
-                    // An error means that nobody reads.
-                    bar.suspend(|| drop(writeln!(std::io::stderr(), "{line}")));
+                    said(report::line(*library, nodes, encrypted, &run));
                     runs.push(run);
                     bar.inc(1);
                 }
             }
-            report.cases.extend(self.libraries.iter().zip(runs).map(|(library, runs)| Case {
-                library: *library,
-                nodes,
-                encrypted,
-                runs,
-            }));
-            keep(&report)?;
+            let cases = libraries.iter().copied().zip(of_size);
+            let case = |(library, runs)| Case { library, nodes, encrypted, runs };
+            report.cases.extend(cases.map(case));
+            if let Err(error) = keep(&report) {
+                said(format!("not kept: {error}"));
+            }
         }
         bar.finish_and_clear();
         Ok(report)
@@ -109,10 +110,6 @@ impl Plan {
     fn sizes(&self) -> Vec<(usize, bool)> {
         let with = |encrypted: bool| self.nodes.iter().map(move |nodes| (*nodes, encrypted));
         self.encrypted.iter().copied().flat_map(with).collect()
-    }
-
-    fn total_runs(&self) -> u64 {
-        self.runs * (self.sizes().len() * self.libraries.len()) as u64
     }
 
     fn programs(&self) -> (BTreeMap<Library, Program>, BTreeMap<Library, String>) {

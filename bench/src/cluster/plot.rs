@@ -41,8 +41,9 @@ pub fn draw(report: &Report) -> Result<String, String> {
                 let points = own.filter_map(|case| Some((case.nodes as f64, figure(case, *of)?)));
                 Series::measured(library.to_string(), points.collect())
             };
-            let series: Vec<_> = report.plan.libraries.iter().map(line).collect();
-            if series.iter().any(|series| !series.points.is_empty()) {
+            let series = report.plan.libraries.iter().map(line);
+            let series: Vec<_> = series.filter(|series| !series.points.is_empty()).collect();
+            if !series.is_empty() {
                 let secured = if *encrypted { "encrypted" } else { "plain" };
                 charts.push(Chart {
                     title: format!("{title}, {secured}"),

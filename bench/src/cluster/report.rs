@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Plan;
 use super::programs::Library;
 use super::scenario::{Detection, Idle, Part, Run, Step};
+use super::worker::Traffic;
 
 /// Everything that a comparison found.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,8 @@ pub struct Report {
     pub versions: BTreeMap<Library, String>,
     /// Libraries that could not be had, and why.
     pub absent: BTreeMap<Library, String>,
+    /// What others sent over the loopback device before the first run.
+    pub others: Traffic,
     /// By size and library.
     pub cases: Vec<Case>,
 }
@@ -167,7 +170,19 @@ impl Report {
     /// The tables, in Markdown: one for each size, with a column for each library.
     pub fn tables(&self) -> String {
         let mut text = String::new();
-        for of_size in self.cases.chunks(self.plan.libraries.len()) {
+        for (library, why) in &self.absent {
+            let _ = writeln!(text, "{library}: NOT MEASURED, {why}");
+        }
+        if self.others.datagrams_per_s >= 1.0 {
+            let Traffic { datagrams_per_s, bytes_per_s } = self.others;
+            let _ = writeln!(
+                text,
+                "other programs sent {datagrams_per_s:.0} datagrams and {bytes_per_s:.0} bytes a second \
+                 before it began: what the table says of traffic is too much by about that"
+            );
+        }
+        let same_size = |a: &Case, b: &Case| (a.nodes, a.encrypted) == (b.nodes, b.encrypted);
+        for of_size in self.cases.chunk_by(same_size) {
             if let Some(case) = of_size.first() {
                 let secured = if case.encrypted { "encrypted" } else { "plain" };
                 let _ = writeln!(text, "\n{} nodes, {secured}\n", case.nodes);
@@ -176,9 +191,6 @@ impl Report {
         }
         for (library, version) in &self.versions {
             let _ = writeln!(text, "{library}: {version}");
-        }
-        for (library, why) in &self.absent {
-            let _ = writeln!(text, "{library}: NOT MEASURED, {why}");
         }
         text
     }
@@ -217,7 +229,7 @@ impl Report {
         };
         count("joins and farewells that failed", failures);
         count("running nodes declared dead", |run| run.false_deaths);
-        count("runs that were not finished", |run| usize::from(run.error.is_some()));
+        count("runs that were broken off", |run| usize::from(run.error.is_some()));
         text.push('\n');
     }
 }
@@ -246,7 +258,10 @@ fn versus(cases: &[Case], figures: &[Vec<f64>]) -> String {
     let ours = medians().find(|(case, _)| case.library == Library::Net).and_then(|(_, m)| m);
     let peers = medians().filter(|(case, _)| case.library.is_peer()).filter_map(|(_, m)| m);
     match (ours, peers.min_by(f64::total_cmp)) {
-        (Some(ours), Some(best)) if ours.is_finite() && best.is_finite() && best > 0.0 => {
+        // Zero is less than the steps in which it is counted.
+        (Some(ours), Some(best))
+            if ours.is_finite() && best.is_finite() && best > 0.0 && ours > 0.0 =>
+        {
             format!("{:.2}", ours / best)
         }
         _ => "-".into(),
@@ -311,7 +326,8 @@ mod tests {
             scenario,
         };
         let absent = [(Library::Go, "there is no go here".to_owned())].into();
-        Report { plan, machine: Machine::here(), versions: BTreeMap::new(), absent, cases }
+        let (versions, others) = (BTreeMap::new(), Traffic::default());
+        Report { plan, machine: Machine::here(), versions, absent, others, cases }
     }
 
     #[test]
@@ -327,7 +343,7 @@ mod tests {
         assert!(join.contains("4.00 (3.00 to never)"), "{join}");
         assert!(join.contains("never (3.00 to never)"), "{join}");
         assert!(join.ends_with("0.25 |"), "{join}");
-        assert!(tables.contains("go: NOT MEASURED, there is no go here"), "{tables}");
+        assert!(tables.starts_with("go: NOT MEASURED, there is no go here"), "{tables}");
         assert!(!tables.contains("broadcast"), "what was not asked for has no row");
         let mut broken = case(Library::Net, &[Some(1.0)]);
         broken.runs.push(Run { not_reached: vec![Part::Idle], ..Run::default() });

@@ -68,7 +68,8 @@ pub struct Run {
     pub false_deaths: usize,
     /// Of the mass join.
     pub join: Option<Step>,
-    /// Processor time of the whole process for the mass join, in seconds.
+    /// Processor time of the whole process for the mass join, in seconds; if it was not done, until the
+    /// limit. The same holds for what follows.
     pub join_processor_s: Option<f64>,
     /// Resident bytes for each node after the mass join, less what the process had without nodes.
     pub node_bytes_joined: Option<f64>,
@@ -174,8 +175,16 @@ impl Scenario {
             return Err("the views were not complete within the limit".into());
         }
         let (victims, leavers) = gone(nodes, run.seed);
+        let mut are_gone = false;
         for part in &self.parts {
             said(&format!("{part:?}").to_lowercase());
+            // Of so few nodes perhaps none leaves, and none returns.
+            let (leaves, returns) = (*part == Part::Leave, *part == Part::Restart);
+            if leaves && leavers.is_empty() || returns && !are_gone {
+                run.not_reached.retain(|other| other != part);
+                continue;
+            }
+            are_gone |= part.ends_nodes();
             let answer = match part {
                 Part::Idle => {
                     run.idle = Some(self.idle(worker, &empty, nodes)?);

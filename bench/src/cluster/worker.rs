@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use memberlist_bench_fleet::protocol::{Answer, Command, Hello};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// How to start the program of a library.
@@ -97,15 +98,45 @@ impl Worker {
     /// # Errors
     /// If the system does not tell.
     pub fn usage(&self) -> Result<Usage, String> {
-        let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", self.child.id());
-            std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => "its process has ended".to_owned(),
-                _ => format!("{path}: {error}"),
-            })
-        };
-        let usage = parse(&read("stat")?, &read("status")?, &read("net/snmp")?, &read("net/dev")?);
-        usage.ok_or_else(|| "the files of its process in /proc are not as expected".into())
+        usage_of(&self.child.id().to_string())
+    }
+}
+
+/// What a process has used, by its number or `self`.
+fn usage_of(process: &str) -> Result<Usage, String> {
+    let read = |file: &str| {
+        let path = format!("/proc/{process}/{file}");
+        std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => "its process has ended".to_owned(),
+            _ => format!("{path}: {error}"),
+        })
+    };
+    let usage = parse(&read("stat")?, &read("status")?, &read("net/snmp")?, &read("net/dev")?);
+    usage.ok_or_else(|| "the files of its process in /proc are not as expected".into())
+}
+
+/// What goes over the loopback device when nothing is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Traffic {
+    /// Datagrams a second.
+    pub datagrams_per_s: f64,
+    /// Bytes a second.
+    pub bytes_per_s: f64,
+}
+
+impl Traffic {
+    /// Looks for a second.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn of_others() -> Result<Self, String> {
+        let (before, began) = (usage_of("self")?, std::time::Instant::now());
+        std::thread::sleep(Duration::from_secs(1));
+        let (after, seconds) = (usage_of("self")?, began.elapsed().as_secs_f64());
+        Ok(Self {
+            datagrams_per_s: (after.datagrams - before.datagrams) as f64 / seconds,
+            bytes_per_s: (after.bytes - before.bytes) as f64 / seconds,
+        })
     }
 }
 

@@ -90,8 +90,11 @@ impl Axis {
     }
 }
 
+/// With two digits that count at least.
 fn short(value: f64) -> String {
-    let text = format!("{value:.2}");
+    let magnitude = if value == 0.0 { 0 } else { libm::floor(libm::log10(value.abs())) as i32 };
+    let decimals = usize::try_from(1 - magnitude).unwrap_or(0).clamp(2, 15);
+    let text = format!("{value:.decimals$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -114,7 +117,12 @@ impl Scale {
                 all.filter(|tick| self.range.contains(tick)).collect()
             };
             let fine = of(&[1.0, 2.0, 5.0]);
-            return if fine.len() <= most { fine } else { of(&[1.0]) };
+            match fine.len() {
+                // None lies between: as on any other axis.
+                0 => {}
+                ticks if ticks <= most => return fine,
+                _ => return of(&[1.0]),
+            }
         }
         let power = libm::floor(libm::log10((high - low) / most.max(1) as f64)) as i32;
         let steps = (power..=power + 1).flat_map(|p| [1.0, 2.0, 5.0].map(|f| f * tenfold(p)));
@@ -276,9 +284,20 @@ mod tests {
         assert_eq!(scale(0.0, 42.0, false).ticks(10).len(), 9);
     }
 
+    /// Where there is no 1, 2 or 5 times a power of ten.
+    #[test]
+    fn a_short_logarithmic_axis_has_ticks_too() {
+        let axis = Axis::logarithmic("");
+        let ticks = axis.scale([0.03, 0.035].into_iter()).ticks(4);
+        let texts: Vec<_> = ticks.iter().map(|tick| axis.tick(*tick)).collect();
+        assert_eq!(texts, ["0.025", "0.03", "0.035", "0.04"]);
+    }
+
     #[test]
     fn ticks_are_short() {
         let axis = Axis::linear("");
         assert_eq!([0.5, 20.0, 5000.0, 2.5e6].map(|v| axis.tick(v)), ["0.5", "20", "5k", "2.5M"]);
+        let small = [0.0, 0.001, 0.002, 0.005, 0.01, 0.05].map(|v| axis.tick(v));
+        assert_eq!(small, ["0", "0.001", "0.002", "0.005", "0.01", "0.05"]);
     }
 }
