@@ -255,7 +255,9 @@ impl<T: AgentTransport> Agent<T> {
             true => {
                 let text = match command {
                     // The node has them as its own.
-                    "--join" => "no seed could be joined; they are tried again while it is alone",
+                    "--join" => {
+                        "no seed could be joined; the agent goes on, and tries again while it is alone"
+                    }
                     _ => "no seed could be joined; the agent goes on without",
                 };
                 Report::error(Some(command), text)
