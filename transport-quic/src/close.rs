@@ -56,19 +56,25 @@ impl Shared {
         let conns: Vec<_> = self.conns().into_iter().map(close).collect();
         self.end();
         let handshaking = Arc::downgrade(&self.handshaking);
+        let counters = Arc::clone(&self.counters);
+        // Without one, what has come and was not looked at has no answer.
+        let endpoint = self.endpoint.clone();
         // Who has not been told by then finds out by the idle timeout.
         async move {
             let all_told = async {
                 // Who is in the middle of a handshake is refused, and may not even have been looked at yet.
+                let mut received = None;
                 // One is the transport's.
-                sleep(FLUSH_PAUSE).await;
-                while handshaking.strong_count() > 1 {
+                while handshaking.strong_count() > 1
+                    || received != Some(counters.udp_datagrams_received.get())
+                {
+                    received = Some(counters.udp_datagrams_received.get());
                     sleep(FLUSH_PAUSE).await;
                 }
                 told(conns).await;
             };
             let _ = timeout(FAREWELL, all_told).await;
-            drop(closes);
+            drop((closes, endpoint));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memberlist_transport::canonical_addr;
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Conn;
@@ -19,9 +19,9 @@ use crate::transport::Shared;
 /// late.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// How many handshakes are begun for packets at a time, and as many to peers that did not answer last: what is
-/// late on a machine that is busy with handshakes is begun again, and with too many nothing is done any more.
-pub(crate) const DIAL_TURNS: usize = 2;
+/// How many handshakes of each kind are begun for packets at a time: what is late on a machine that is busy with
+/// handshakes is begun again, and with too many nothing is done any more.
+const TURNS: usize = 2;
 
 /// A handshake that does not end counts for so many pauses. Where the peer is far away or silent that is 60
 /// ms, timers being late by up to one, so that each turn begins 16 a second; on a busy machine each pause takes
@@ -34,6 +34,24 @@ const LATE_ANSWER: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether the peer has accepted the handshake, which takes a round trip.
 const CONFIRMATION_PAUSE: Duration = Duration::from_millis(2);
+
+/// Turns to dial. Each kind waits for its like only: who has no connection never waits for those that have one
+/// already, and a first contact not for peers that are known to be silent.
+pub(crate) struct DialTurns {
+    /// To addresses of which nothing is known.
+    first: Semaphore,
+    /// Where the last dial failed.
+    again: Semaphore,
+    /// For a connection that is outdated, or perhaps dead.
+    anew: Semaphore,
+}
+
+impl DialTurns {
+    pub(crate) fn new() -> Self {
+        let [first, again, anew] = [(); 3].map(|()| Semaphore::new(TURNS));
+        Self { first, again, anew }
+    }
+}
 
 impl Shared {
     /// The dial to this address that is going on, or a new one. `urgent`: the caller will not be kept
@@ -64,16 +82,16 @@ impl Shared {
         let there = pool.get(addr);
         let known = there.map(|conn| conn.id());
         let silent = there.filter(|conn| self.is_unanswered(conn)).cloned();
-        let again = silent.is_some() || pool.has_failed(addr);
+        let failed = pool.has_failed(addr);
         let (done, outcome) = watch::channel(None);
         let urgent = watch::Sender::new(urgent);
         let dialling = Dialling { outcome, urgent: urgent.clone() };
         pool.begin_dial(addr, dialling.clone());
-        let dial = Dial { shared: Arc::clone(self), addr, known, again, urgent };
-        let name = name.map(str::to_owned);
+        let (shared, name) = (Arc::clone(self), name.map(str::to_owned));
+        let dial = Dial { shared, addr, name, known, silent, failed, urgent };
         // In the runtime that lives as long as the socket, as others may come to wait for it.
         self.runtime.spawn(async move {
-            if let Some(dialled) = dial.run(name.as_deref(), silent).await {
+            if let Some(dialled) = dial.run().await {
                 // If nobody waits for it, the pool has it all the same.
                 let _ = done.send(Some(dialled));
             }
@@ -86,29 +104,29 @@ impl Shared {
 struct Dial {
     shared: Arc<Shared>,
     addr: SocketAddr,
+    name: Option<String>,
     /// The connection that was there when it was asked for.
     known: Option<usize>,
-    /// The peer did not answer last.
-    again: bool,
+    /// The same, if it did not answer.
+    silent: Option<Arc<Conn>>,
+    /// The last dial failed.
+    failed: bool,
     urgent: watch::Sender<bool>,
 }
 
 impl Dial {
     /// The outcome, or nothing if meanwhile nobody needs one any more.
-    async fn run(
-        self,
-        name: Option<&str>,
-        silent: Option<Arc<Conn>>,
-    ) -> Option<Result<Arc<Conn>, DialError>> {
+    async fn run(self) -> Option<Result<Arc<Conn>, DialError>> {
         let shared = &self.shared;
-        let mut dialled = shared.late_answer(silent).await.map(Ok);
+        let mut dialled = self.late_answer().await.map(Ok);
         if dialled.is_none() {
             let turn = self.turn().await;
-            dialled = self.made_meanwhile().map(Ok);
+            dialled = self.made_meanwhile().or_else(|| self.answered()).map(Ok);
             if dialled.is_none() {
                 if self.gives_up() {
                     return None;
                 }
+                let name = self.name.as_deref();
                 dialled = Some(shared.dial_in_turn(self.addr, name, turn).await);
             }
         }
@@ -120,11 +138,14 @@ impl Dial {
         dialled
     }
 
-    /// Waits until few others dial, but not if it is urgent. Who did not answer last waits for its like
-    /// only, so that those who are silent hold up nobody else again and again.
+    /// Waits until few others of its kind dial, but not if it is urgent.
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let shared = &self.shared;
-        let turns = if self.again { &shared.dial_turns_again } else { &shared.dial_turns };
+        let turns = match (self.known, self.failed) {
+            (Some(_), _) => &shared.dial_turns.anew,
+            (None, true) => &shared.dial_turns.again,
+            (None, false) => &shared.dial_turns.first,
+        };
         if let Ok(turn) = turns.try_acquire() {
             return Some(turn);
         }
@@ -151,11 +172,28 @@ impl Dial {
         (self.known != Some(made.id()) && !self.shared.is_outdated(&made)).then_some(made)
     }
 
+    /// The silent connection, if its peer was only not listened to: after a pause of this process answers
+    /// may have come that nobody has looked at yet.
+    async fn late_answer(&self) -> Option<Arc<Conn>> {
+        if self.silent.is_some() {
+            sleep(LATE_ANSWER).await;
+        }
+        self.answered()
+    }
+
+    /// The silent connection, if the peer has been heard again.
+    fn answered(&self) -> Option<Arc<Conn>> {
+        let conn = self.silent.as_ref()?;
+        (conn.is_usable() && !self.shared.is_outdated(conn)).then(|| Arc::clone(conn))
+    }
+
     /// Whether the packets that asked for it have waited for too long, and nobody else needs it.
     fn gives_up(&self) -> bool {
         let mut pool = lock(&self.shared.pool);
         // Looked at under the lock under which others join.
-        let needed = *self.urgent.borrow() || self.known.is_some() || pool.has_fresh(self.addr);
+        let lives_on = !*self.shared.closed.borrow();
+        let needed = pool.is_worth_a_dial(self.addr)
+            || lives_on && (*self.urgent.borrow() || self.known.is_some());
         if !needed {
             self.end(&mut pool, None);
         }
@@ -183,14 +221,6 @@ impl Shared {
             () = turn_is_over() => drop(turn),
         }
         dial.await
-    }
-
-    /// The connection that looks silent, if it was only not listened to: after a pause of this process
-    /// answers may have come that nobody has looked at yet.
-    async fn late_answer(&self, silent: Option<Arc<Conn>>) -> Option<Arc<Conn>> {
-        let conn = silent?;
-        sleep(LATE_ANSWER).await;
-        (conn.is_usable() && !self.is_outdated(&conn)).then_some(conn)
     }
 
     /// Whether the socket takes packets for this address.

@@ -88,6 +88,11 @@ struct PeerState {
 }
 
 impl PeerState {
+    /// Whether a packet waits that is not older.
+    fn has_waiting(&self, than: Duration) -> bool {
+        self.waiting.back().is_some_and(|newest| newest.since.elapsed() <= than)
+    }
+
     fn is_idle(&self) -> bool {
         let pausing = |failure: &Failure| failure.until + LONGEST_PAUSE > Instant::now();
         self.conn.is_none()
@@ -181,25 +186,24 @@ impl Pool {
         self.peers.get(&addr)?.dialling.clone()
     }
 
-    /// Whether so many dials go on that packets may begin no other.
+    /// Whether so many dials go on, for whatever, that packets may begin no other.
     pub(crate) fn is_full_of_dials(&self) -> bool {
         self.dials >= MAX_DIALS
     }
 
-    /// Whether the peer did not answer last, and has not been heard since.
+    /// Whether the last dial failed, and no connection that was made since has ended well.
     pub(crate) fn has_failed(&self, addr: SocketAddr) -> bool {
         self.peers.get(&addr).is_some_and(|peer| peer.failure.is_some())
     }
 
-    /// Whether a packet waits that is not too old to be sent.
-    pub(crate) fn has_fresh(&self, addr: SocketAddr) -> bool {
-        let newest = self.peers.get(&addr).and_then(|peer| peer.waiting.back());
-        newest.is_some_and(|newest| newest.since.elapsed() <= MAX_WAIT)
+    /// Whether a packet waits that a connection would not come too late for.
+    pub(crate) fn is_worth_a_dial(&self, addr: SocketAddr) -> bool {
+        self.peers.get(&addr).is_some_and(|peer| peer.has_waiting(MAX_WAIT / 2))
     }
 
-    /// Whether packets wait for a dial.
+    /// Whether packets wait for a dial that are not too old to be sent.
     pub(crate) fn has_waiting(&self) -> bool {
-        self.peers.values().any(|peer| peer.dialling.is_some() && !peer.waiting.is_empty())
+        self.peers.values().any(|peer| peer.dialling.is_some() && peer.has_waiting(MAX_WAIT))
     }
 
     /// Notes a dial that begins.
@@ -378,11 +382,11 @@ impl Pool {
             }
         }
         let peer = self.peers.entry(addr).or_default();
-        if peer.conn.is_none() {
-            peer.conn = used;
+        if peer.conn.as_ref().is_none_or(|conn| !conn.is_usable()) {
+            peer.conn = used.or(peer.conn.take());
         }
         let mut admitted = Admitted::default();
-        if let Some(conn) = peer.conn.clone() {
+        if let Some(conn) = peer.conn.clone().filter(|conn| conn.is_usable()) {
             self.hand_over(addr, conn, &mut admitted);
         }
         Some(admitted)

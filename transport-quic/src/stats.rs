@@ -21,8 +21,9 @@ memberlist_transport::counters! {
         packet_bytes_received,
         /// Packets not sent for being over the limit.
         packets_dropped_too_large,
-        /// Packets dropped while they waited for a connection: too many, none came, or, with names
-        /// bound, it is somebody else's; and those handed to a connection that ended that moment.
+        /// Packets dropped while they waited for a connection: too many, none came within a second, or, with
+        /// names bound, it is somebody else's; those for which one more dial was too many; and those handed
+        /// to a connection that ended that moment.
         packets_dropped_waiting,
         /// Packets dropped because the connection's send buffer was full: the path takes less.
         packets_dropped_busy,
@@ -58,8 +59,8 @@ memberlist_transport::counters! {
         connections_dialled,
         /// Dials that failed or timed out.
         dials_failed,
-        /// Dials for packets that had to wait until others were done: two go on at a time. What waits for them
-        /// longer than a second counts as `packets_dropped_waiting`.
+        /// Dials for packets that had to wait until others were done: two of each kind begin at a time (first
+        /// contacts, peers whose last dial failed, peers to which there is a connection).
         dials_delayed,
         /// Connections that peers dialled and made.
         connections_accepted,

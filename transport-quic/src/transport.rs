@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::accept::accept_connections;
 use crate::connection::Conn;
-use crate::dial::DIAL_TURNS;
+use crate::dial::DialTurns;
 use crate::endpoint::{self, Certificates, Opened};
 use crate::error::{CloseCode, DialError, in_words};
 use crate::packets::PacketQueue;
@@ -88,8 +88,7 @@ impl QuicTransport {
             packets: PacketQueue::new(config.max_packets_received),
             streams,
             inbound_slots: Arc::new(Semaphore::new(max_streams)),
-            dial_turns: Semaphore::new(DIAL_TURNS),
-            dial_turns_again: Semaphore::new(DIAL_TURNS),
+            dial_turns: DialTurns::new(),
             lingering: Arc::new(()),
             handshaking: Arc::new(()),
             counters,
@@ -283,9 +282,7 @@ pub(crate) struct Shared {
     pub(crate) streams: mpsc::Sender<(QuicStream, Source)>,
     pub(crate) inbound_slots: Arc<Semaphore>,
     /// For handshakes that packets wait for.
-    pub(crate) dial_turns: Semaphore,
-    /// For those with peers that did not answer last.
-    pub(crate) dial_turns_again: Semaphore,
+    pub(crate) dial_turns: DialTurns,
     /// Held by streams that were dropped and whose last bytes are under way.
     pub(crate) lingering: Arc<()>,
     /// Held by handshakes.

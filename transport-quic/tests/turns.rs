@@ -3,15 +3,20 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use memberlist_transport::{Destination, Transport};
-use memberlist_transport_quic::QuicTransport;
+use memberlist_transport_quic::{ClusterCa, QuicTransport};
 
 use crate::common::relay::Relay;
 use crate::common::{
     PATIENCE, bind, bind_with, ca, exchange, exchange_at, recv, to, until, within,
 };
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
 
 /// An address at which nobody answers.
 fn silent(number: u32) -> Destination {
@@ -92,6 +97,125 @@ async fn peers_that_do_not_answer_hold_up_nobody_again_and_again() {
     assert!(failed_meanwhile < u64::from(SILENT / 2), "behind {failed_meanwhile} others");
 }
 
+/// Peers that the node has connections to, each by a path of its own.
+async fn connected(
+    node: &QuicTransport,
+    ca: &ClusterCa,
+    count: usize,
+) -> Vec<(QuicTransport, Relay)> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let peer = bind(ca.tls("peer").unwrap());
+        let relay = Relay::to(peer.advertise_addr()).await;
+        exchange_at(node, &peer, relay.addr, b"hello").await;
+        all.push((peer, relay));
+    }
+    all
+}
+
+#[tokio::test]
+async fn first_contacts_do_not_wait_for_connections_that_are_replaced() {
+    let ca = ca();
+    let node = bind(ca.tls("node").unwrap());
+    let others = connected(&node, &ca, 60).await;
+    for (_, relay) in &others {
+        // So that a turn is over before the handshake is.
+        relay.path.delay_ms.store(60, Ordering::Relaxed);
+    }
+    node.reload(ca.tls("node").unwrap()).unwrap();
+    for (_, relay) in &others {
+        node.send_packet(&relay.addr.into(), b"x").await.unwrap();
+    }
+    let before = node.stats().connections_dialled;
+    let peer = bind(ca.tls("new").unwrap());
+    exchange(&node, &peer, b"first contact").await;
+    let meanwhile = node.stats().connections_dialled - before;
+    assert!(meanwhile < 30, "behind {meanwhile} others");
+}
+
+/// One is heard again while its dial waits for its turn; another has failed before it was up.
+#[tokio::test]
+async fn connections_that_are_silent_hold_up_only_each_other() {
+    let ca = ca();
+    let node = bind_with(ca.tls("node").unwrap(), |config| {
+        config.handshake_timeout = Duration::from_millis(500);
+    });
+    let mut others = connected(&node, &ca, 60).await;
+    let reserved = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let late = reserved.local_addr().unwrap();
+    node.send_packet(&late.into(), b"too early").await.unwrap();
+    until("that has failed", || node.stats().dials_failed == 1).await;
+    drop(reserved);
+
+    others.iter().for_each(|(_, relay)| relay.path.loss.store(100, Ordering::Relaxed));
+    let speak = async |others: &[(QuicTransport, Relay)]| {
+        for (_, relay) in others {
+            let _ = node.send_packet(&relay.addr.into(), b"are you there").await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let dialled = node.stats().connections_dialled;
+    while node.stats().dials_delayed < 57 {
+        speak(&others).await;
+    }
+    let (peer, relay) = others.pop().unwrap();
+    relay.path.loss.store(0, Ordering::Relaxed);
+    exchange_at(&node, &peer, relay.addr, b"the path is mended").await;
+
+    let up = bind_with(ca.tls("up").unwrap(), |config| config.bind_addr = late);
+    let failed = node.stats().dials_failed;
+    exchange(&node, &up, b"now it is there").await;
+    let meanwhile = node.stats().dials_failed - failed;
+    assert!(meanwhile < 30, "behind {meanwhile} others");
+
+    while node.stats().dials_failed < failed + 120 {
+        speak(&others).await;
+        exchange_at(&node, &peer, relay.addr, b"all along").await;
+    }
+    assert_eq!(node.stats().connections_dialled, dialled + 1, "that to the late one");
+}
+
+/// Peers whose first datagram has just come are told of the end, and do not dial on.
+#[test]
+fn who_dials_a_node_that_closes_is_refused_at_once() {
+    let ca = ca();
+    // It does nothing until it closes.
+    let own = runtime();
+    let node = own.block_on(async {
+        bind_with(ca.tls("node").unwrap(), |config| {
+            config.max_handshakes_per_source = 256;
+            config.retry_above_handshakes = 256;
+        })
+    });
+    let patient = || {
+        bind_with(ca.tls("peer").unwrap(), |config| {
+            // Longer than the test waits.
+            config.handshake_timeout = 2 * PATIENCE;
+            config.idle_timeout = 2 * PATIENCE;
+        })
+    };
+    let others = runtime();
+    let peers: Vec<_> = others.block_on(async { (0..60).map(|_| patient()).collect() });
+    others.block_on(async {
+        for peer in &peers {
+            peer.send_packet(&to(&node), b"x").await.unwrap();
+        }
+        let all_sent = || peers.iter().all(|peer| peer.stats().udp_datagrams_sent > 0);
+        until("they have dialled", all_sent).await;
+    });
+    let addr = node.advertise_addr();
+    own.block_on(async {
+        // As `close`, but without a moment for packets to leave.
+        drop(node);
+        until("the port is free", || std::net::UdpSocket::bind(addr).is_ok()).await;
+    });
+    let is_told = |peer: &QuicTransport| {
+        let stats = peer.stats();
+        stats.dials_failed > 0 || stats.connections_dialled > 0 && peer.connections().is_empty()
+    };
+    others.block_on(until("all are told", || peers.iter().all(is_told)));
+}
+
 /// The peer has dialled while this node's dial waited for its turn; then that is of before a reload.
 #[tokio::test]
 async fn a_stream_takes_no_outdated_connection_for_what_its_dial_made() {
@@ -164,7 +288,6 @@ async fn packets_that_wait_for_an_address_take_the_connection_that_moves_there()
 #[test]
 fn a_dial_outlives_the_runtime_of_who_asked_for_it() {
     let ca = ca();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let own = runtime();
     let (node, peer) =
         own.block_on(async { (bind(ca.tls("node").unwrap()), bind(ca.tls("peer").unwrap())) });

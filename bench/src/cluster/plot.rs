@@ -33,6 +33,8 @@ const DRAWN: &[Drawn] = &[
 /// If it cannot be drawn.
 pub fn draw(report: &Report) -> Result<String, String> {
     let mut charts = Vec::new();
+    // The same in every chart, as colours go by their places.
+    let measured = || report.plan.libraries.iter().filter(|l| !report.absent.contains_key(l));
     for encrypted in &report.plan.encrypted {
         for (title, label, of) in DRAWN {
             let line = |library: &Library| {
@@ -41,9 +43,8 @@ pub fn draw(report: &Report) -> Result<String, String> {
                 let points = own.filter_map(|case| Some((case.nodes as f64, figure(case, *of)?)));
                 Series::measured(library.to_string(), points.collect())
             };
-            let series = report.plan.libraries.iter().map(line);
-            let series: Vec<_> = series.filter(|series| !series.points.is_empty()).collect();
-            if !series.is_empty() {
+            let series: Vec<_> = measured().map(line).collect();
+            if series.iter().any(|series| !series.points.is_empty()) {
                 let secured = if *encrypted { "encrypted" } else { "plain" };
                 charts.push(Chart {
                     title: format!("{title}, {secured}"),

@@ -148,7 +148,8 @@ macro_rules! body {
                 Container::Map(len) => {
                     let mut left = len;
                     // As Go writes them; then whatever comes in whatever order.
-                    $( if left > 0 && from.skip_key($key) {
+                    $( const { assert!($key.len() < 32) };
+                    if left > 0 && from.skip_key($key) {
                         left -= 1;
                         body.$field = Field::read(from)?;
                     } )*
