@@ -10,12 +10,15 @@ use crate::connection::Conn;
 use crate::error::CloseCode;
 use crate::pool::lock;
 use crate::socket::Socket;
+use crate::stats::Counters;
 use crate::transport::Shared;
 
 /// How long `close` waits for packets and streams to leave, and then for the peers to be told.
 const FLUSH: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(300);
 const FLUSH_PAUSE: Duration = Duration::from_millis(2);
+/// How many of these pauses what has come may take to be read.
+const READING_PAUSES: usize = 5;
 
 impl Shared {
     pub(crate) async fn until_closed(&self) {
@@ -62,13 +65,9 @@ impl Shared {
         // Who has not been told by then finds out by the idle timeout.
         async move {
             let all_told = async {
-                // Who is in the middle of a handshake is refused, and may not even have been looked at yet.
-                let mut received = None;
-                // One is the transport's.
-                while handshaking.strong_count() > 1
-                    || received != Some(counters.udp_datagrams_received.get())
-                {
-                    received = Some(counters.udp_datagrams_received.get());
+                all_is_read(&counters).await;
+                // Who is in the middle of a handshake is refused. One is the transport's.
+                while handshaking.strong_count() > 1 {
                     sleep(FLUSH_PAUSE).await;
                 }
                 told(conns).await;
@@ -92,6 +91,18 @@ struct ClosesSocket(Arc<Socket>);
 impl Drop for ClosesSocket {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+/// Waits until what had come has been read: who has just begun to dial is refused then. Others may go on
+/// sending.
+async fn all_is_read(counters: &Counters) {
+    for _ in 0..READING_PAUSES {
+        let received = counters.udp_datagrams_received.get();
+        sleep(FLUSH_PAUSE).await;
+        if counters.udp_datagrams_received.get() == received {
+            break;
+        }
     }
 }
 

@@ -199,14 +199,15 @@ async fn a_peer_that_moves_is_followed() {
     let relay = Relay::to(server.advertise_addr()).await;
     let before = exchange_at(&client, &server, relay.addr, b"before").await;
     let moved = relay.move_on().await;
-    let after = exchange_at(&client, &server, relay.addr, b"after").await;
-    assert_eq!(after.addr, moved);
-    assert_ne!(after.addr, before.addr);
+    assert_ne!(moved, before.addr);
+    // Where the new path answers late, QUIC goes back to the old one until the next packet.
+    let follows =
+        async { while exchange_at(&client, &server, relay.addr, b"after").await.addr != moved {} };
+    within("it is followed", follows).await;
     until("it is noticed", || server.stats().migrations >= 1).await;
     // The answer goes there, over the same connection.
     exchange_at(&server, &client, moved, b"answer").await;
-    assert_eq!(server.stats().connections_accepted, 1);
-    assert_eq!((server.stats().connections_dialled, server.connections()[0].addr), (0, moved));
+    assert_eq!((server.stats().connections_accepted, server.stats().connections_dialled), (1, 0));
 }
 
 /// The packet limit follows the path: it grows when larger datagrams are found to pass, and what is
