@@ -200,13 +200,14 @@ async fn a_peer_that_moves_is_followed() {
     let before = exchange_at(&client, &server, relay.addr, b"before").await;
     let moved = relay.move_on().await;
     assert_ne!(moved, before.addr);
-    // Where the new path answers late, QUIC goes back to the old one until the next packet.
+    // Should the new path answer late, QUIC goes back to the old one until the next packet (RFC 9000 section 9.3.2).
     let follows =
         async { while exchange_at(&client, &server, relay.addr, b"after").await.addr != moved {} };
     within("it is followed", follows).await;
     until("it is noticed", || server.stats().migrations >= 1).await;
     // The answer goes there, over the same connection.
     exchange_at(&server, &client, moved, b"answer").await;
+    until("it is there", || server.connections()[0].addr == moved).await;
     assert_eq!((server.stats().connections_accepted, server.stats().connections_dialled), (1, 0));
 }
 
